@@ -1,0 +1,112 @@
+"""UniSRec: universal sequence representations from item text (Hou et al., KDD 2022; arXiv 2206.05941)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ckd.stages import settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
+    from ckd.storage.corpus import Corpus
+
+NEEDS_TEXT = True
+
+Activation = Literal["gelu", "relu", "swish", "tanh", "sigmoid"]
+Mode = Literal["none", "inductive", "transductive"]
+
+
+class NetworkSettings(settings.Settings):
+    """Sizes of a UniSRec that is trained from scratch; a checkpoint brings its own."""
+
+    hidden: int = Field(default=300, ge=1, description="width of item and sequence vectors")
+    experts: int = Field(default=8, ge=1, description="experts of the text adaptor")
+    layers: int = Field(default=2, ge=1, description="Transformer blocks")
+    heads: int = Field(default=2, ge=1, description="attention heads per block; they divide hidden")
+    inner: int = Field(default=256, ge=1, description="width of the feed-forward layers")
+    max_length: int = Field(default=50, ge=1, description="items of a history that are seen, the last ones")
+    activation: Activation = Field(default="gelu", description="of the feed-forward layers; gelu is the exact form")
+    layer_norm_eps: float = Field(default=1e-12, gt=0, description="of all layer norms")
+    temperature: float = Field(default=0.07, gt=0, description="tau: scores are cosine / tau")
+    hidden_dropout: float = Field(default=0.5, ge=0, lt=1, description="of embeddings and feed-forward layers")
+    attention_dropout: float = Field(default=0.5, ge=0, lt=1, description="of attention weights")
+    adaptor_dropout: float = Field(default=0.2, ge=0, lt=1, description="of the adaptor's input")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class PretrainSettings(settings.Settings):
+    """Contrastive pre-training over the mixed source domains (paper, section 2.3)."""
+
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
+    epochs: int = Field(default=10, ge=1, description="passes over all source sequences")
+    batch_size: int = Field(default=512, ge=2, description="sequences per step, of all domains mixed")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
+    sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
+    item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in an augmented copy")
+    word_drop: float = Field(default=0.15, ge=0, lt=1, description="share of words dropped in an augmented text")
+    item_drop_share: float = Field(
+        default=0.9, ge=0, le=1, description="share of batches augmented by dropping items; words in the others"
+    )
+
+
+class AdaptSettings(settings.Settings):
+    """Adaptation to one target domain, on its training split only (paper, section 2.4)."""
+
+    mode: Mode = Field(
+        default="inductive",
+        description="none: as pre-trained; inductive: text only; transductive: text and an item ID table",
+    )
+    freeze_encoder: bool = Field(
+        default=False, description="train the adaptor (and ID table) only, as the paper's fixed-encoder setting"
+    )
+    epochs: int = Field(default=60, ge=1, description="passes over the training sequences, at most")
+    patience: int = Field(
+        default=5, ge=1, description="epochs without a better NDCG@10 on validation before adaptation stops"
+    )
+    batch_size: int = Field(default=256, ge=1, description="sequences per step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
+
+
+class Settings(settings.Settings):
+    """A UniSRec teacher: a frozen checkpoint, or the training that makes one."""
+
+    kind: Literal["unisrec"] = "unisrec"
+    checkpoint: str | None = Field(
+        default=None,
+        description="folder with config.json and model.safetensors; `{domain}` in it stands for the domain's name",
+    )
+    pretrain: PretrainSettings | None = Field(
+        default=None, description="pre-train on the configuration's sources with `ckd pretrain`"
+    )
+    adapt: AdaptSettings | None = Field(
+        default=None, description="adapt to each domain with `ckd pretrain`; without it the teacher stays as it is"
+    )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.checkpoint is None) == (self.pretrain is None):
+            raise ValueError("give either checkpoint (a frozen teacher) or pretrain (the training that makes one)")
+        return self
+
+
+def open_teacher(
+    folder: Path, corpus: "Corpus", text: "npt.NDArray[np.float32] | None", device: "torch.device"
+) -> "UniSRecTeacher":
+    """Open the frozen teacher in a folder for one domain.
+
+    Raises:
+        UserError: the folder does not hold a UniSRec, or one that does not fit this domain or these text vectors.
+    """
+    from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
+
+    return UniSRecTeacher.open(folder, corpus, text, device)

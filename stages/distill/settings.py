@@ -1,0 +1,87 @@
+"""Settings of a student's training: the loss, the weighting, the curriculum, the optimiser."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ckd.stages.settings import Settings
+
+Confidence = Literal["target_probability", "target_rank", "certainty", "none"]
+Consistency = Literal["overlap", "top_k_jaccard", "none"]
+LossName = Literal["in_batch", "top_k"]
+Pacing = Literal["linear", "root", "step", "none"]
+
+
+class WeightingSettings(Settings):
+    """How several teachers are weighed against each other, and one position against another."""
+
+    confidence: Confidence = Field(
+        default="target_probability",
+        description="how sure a teacher is: exp(l(y)), 1/log2(1 + rank of y), 1 - entropy/log|V|, or none",
+    )
+    consistency: Consistency = Field(
+        default="overlap",
+        description="agreement with the other teachers: shared probability on the union of their stored items, "
+        "Jaccard index of their stored items, or none; 1 where only one teacher has a label",
+    )
+    consistency_power: float = Field(default=1.0, ge=0, description="b in softmax((log c + b log s) / r)")
+    softness: float = Field(default=1.0, gt=0, description="r in softmax((log c + b log s) / r)")
+    gate_confidence: float = Field(default=1.0, ge=0, description="x in the instance gate c^x s^y")
+    gate_consistency: float = Field(default=1.0, ge=0, description="y in the instance gate c^x s^y")
+
+
+class CurriculumSettings(Settings):
+    """In which order sequences are served."""
+
+    difficulty: dict[str, float] = Field(
+        default_factory=lambda: {"length": 1.0, "popularity": 1.0},
+        description="weighted terms: length, popularity, teacher_loss, disagreement, or an SQL expression over "
+        "one row of the view `difficulty_terms`",
+    )
+    pacing: Pacing = Field(
+        default="root", description="how the served share of easiest sequences grows: linear, root, step, none"
+    )
+    start: float = Field(default=0.3, gt=0, le=1, description="share served in the first epoch")
+    warmup: int = Field(default=10, ge=0, description="epoch from which on all sequences are served")
+    steps: int = Field(default=3, ge=1, description="number of equal rises with pacing `step`")
+
+    @field_validator("difficulty")
+    @classmethod
+    def _some(cls, difficulty: dict[str, float]) -> dict[str, float]:
+        if not difficulty:
+            raise ValueError("needs at least one term; switch the curriculum off with pacing: none")
+        return difficulty
+
+
+class DistillSettings(Settings):
+    """Training of one student, with and without its teachers."""
+
+    teachers: tuple[str, ...] | None = Field(
+        default=None, description="names of the teachers to learn from; all of them by default"
+    )
+    alpha: float = Field(
+        default=0.5, ge=0, le=1, description="share of the distillation loss; 0 trains on the truth alone"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="softens teacher and student alike in the losses")
+    loss: dict[LossName, float] = Field(
+        default_factory=lambda: {"in_batch": 1.0, "top_k": 1.0},
+        min_length=1,
+        description="losses to sum, with their weights: in_batch, top_k",
+    )
+    weighting: WeightingSettings = Field(default_factory=WeightingSettings)
+    curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
+    baseline: bool = Field(default=True, description="also train the same student without distillation")
+    epochs: int = Field(default=60, ge=1, description="passes over the served sequences, at most")
+    patience: int = Field(
+        default=8, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
+    )
+    batch_size: int = Field(default=128, ge=1, description="sequences per step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW, decoupled")
+
+    @field_validator("loss")
+    @classmethod
+    def _weighted(cls, loss: dict[LossName, float]) -> dict[LossName, float]:
+        if any(weight < 0 for weight in loss.values()) or not any(loss.values()):
+            raise ValueError("weights must not be negative, and one must be above zero")
+        return loss

@@ -1,0 +1,36 @@
+"""Settings of the label shards."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ckd.stages.settings import Settings
+
+Split = Literal["train", "valid", "test"]
+
+
+class LabelSettings(Settings):
+    """What is stored of a teacher's opinion at each position."""
+
+    top_k: int = Field(default=100, ge=1, description="items stored per position, best first")
+    splits: tuple[Split, ...] = Field(
+        default=("train", "valid", "test"), min_length=1, description="splits whose positions are labelled"
+    )
+    state: bool = Field(
+        default=True,
+        description="store the teacher's query vector, with which the score of any item is one dot product; "
+        "the in_batch loss needs it",
+    )
+    precision: Literal["float16", "bfloat16", "float32"] = Field(
+        default="float16", description="precision to which stored log-probabilities are rounded"
+    )
+    shard_rows: int = Field(
+        default=16_384,
+        ge=1,
+        description="positions per shard: the unit of work, of resume and of loss at a kill; not part of the key",
+    )
+
+    @field_validator("splits")
+    @classmethod
+    def _in_order(cls, splits: tuple[Split, ...]) -> tuple[Split, ...]:
+        return tuple(split for split in ("train", "valid", "test") if split in splits)

@@ -1,0 +1,31 @@
+"""Settings of the item text vectors."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ckd.stages.settings import Settings
+
+TextField = Literal["title", "brand", "categories", "description"]
+
+
+class TextSettings(Settings):
+    """How an item's attributes become one frozen vector."""
+
+    encoder: str = Field(
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        description="a Hugging Face encoder: a local folder, or a name found in an installed package or on the hub",
+    )
+    fields: tuple[TextField, ...] = Field(
+        default=("title", "categories", "brand"),
+        min_length=1,
+        description="attributes that are joined, in this order; UniSRec's authors take title, category, brand",
+    )
+    max_tokens: int = Field(default=256, ge=8, description="longer texts are cut to this many tokens")
+
+    @field_validator("fields")
+    @classmethod
+    def _distinct(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(fields)) != len(fields):
+            raise ValueError("names a field twice")
+        return fields
