@@ -8,7 +8,7 @@ those files in it whose digest still matches their receipt.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -116,6 +116,13 @@ class Draft:
         receipt = Receipt(path.stat().st_size, files.sha256_file(path), rows, dict(facts or {}))
         files.write_text_durably(self._receipt_path(name), json.dumps(receipt.as_json()))
         return receipt
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove the files that an earlier writer added under other names."""
+        for path in self._receipts.iterdir():
+            if path.stem not in names:
+                path.unlink()
+                (self.partial / path.stem).unlink(missing_ok=True)
 
     def receipt(self, name: str) -> Receipt | None:
         """Return the receipt of a file left by an earlier writer, if the file still has the recorded digest."""

@@ -15,9 +15,6 @@ import pyarrow as pa
 from ckd.storage.artifact import Artifact, Draft
 from ckd.storage.parquet import read_table, write_table
 
-CORPUS_FORMAT = 1
-"""Part of every corpus key; raised when the meaning of the files changes."""
-
 ITEMS, SEQUENCES = "items.parquet", "sequences.parquet"
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 SPLITS = ("train", "valid", "test")

@@ -5,7 +5,7 @@ corpus each) and ``vectors.parquet`` (the teacher's item vectors, if it has any)
 ``raw score = logprob + logsumexp`` for stored items, ``state . vector`` for every other one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,12 @@ from ckd.storage.artifact import Artifact, Draft, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.parquet import read_table, write_table
+from ckd.storage.vectors import fixed_lists, matrix, read_vectors, write_vectors
 
-LABEL_FORMAT = 1
-"""Part of every label key; raised when the meaning or the encoding of the rows changes."""
+__all__ = ['read_vectors','write_vectors']
 
 ROW_GROUP = 4_096
 """Rows per Parquet row group: about 0.4 M pairs at k = 100, right for scans and for random groups."""
-
-VECTORS = "vectors.parquet"
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -77,24 +75,10 @@ def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def write_part(draft: Draft, number: int, blocks: Sequence[LabelBlock], corpus: Corpus, span: tuple[int, int]) -> Receipt:
-    """Write one shard: the labels of the users ``span[0]`` to ``span[1]`` (exclusive), in order."""
-    table = pa.concat_tables([_as_table(block, corpus) for block in blocks]).combine_chunks()
-    facts = {"first_user": span[0], "last_user": span[1], **_sums(blocks)}
+def write_part(draft: Draft, number: int, block: LabelBlock, corpus: Corpus, facts: Mapping[str, Any]) -> Receipt:
+    """Write one shard; ``facts`` go into its receipt."""
+    table = _as_table(block, corpus)
     return draft.add(part_name(number), lambda path: write_table(table, path, ROW_GROUP), table.num_rows, facts)
-
-
-def write_vectors(draft: Draft, vectors: Floats) -> None:
-    """Write the teacher's item vectors, float32 [n_items, d], row = item code."""
-    table = pa.table({"item": pa.array(np.arange(len(vectors), dtype=np.int32)), "vector": _fixed_lists(vectors)})
-    draft.add(VECTORS, lambda path: write_table(table, path, ROW_GROUP), rows=len(vectors))
-
-
-def read_vectors(artifact: Artifact) -> Floats | None:
-    """Load the teacher's item vectors, float32 [n_items, d], or None where the teacher has none."""
-    if VECTORS not in artifact.files:
-        return None
-    return _matrix(read_table(artifact.verified(VECTORS), ["vector"])["vector"])
 
 
 def part_names(artifact: Artifact) -> list[str]:
@@ -126,7 +110,7 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
         user=user.to_numpy().astype(np.int32),
         split=split.to_numpy().astype(np.int8),
         target=target.to_numpy().astype(np.int32),
-        state=_matrix(table["state"]) if "state" in table.column_names else None,
+        state=matrix(table["state"]) if "state" in table.column_names else None,
         **{name: _loaded(table, name) for name in ("items", "logprobs")},
         **{name: table[name].to_numpy() for name in _SCALARS},
     )
@@ -145,7 +129,7 @@ def _wanted(columns: Sequence[str] | None) -> list[str] | None:
 def _loaded(table: pa.Table, name: str) -> npt.NDArray[Any]:
     if name not in table.column_names:
         return np.empty((table.num_rows, 0), np.int32 if name == "items" else np.float32)
-    return _matrix(table[name])
+    return matrix(table[name])
 
 
 def _as_table(block: LabelBlock, corpus: Corpus) -> pa.Table:
@@ -163,27 +147,13 @@ def _as_table(block: LabelBlock, corpus: Corpus) -> pa.Table:
         "entropy": pa.array(block.entropy),
     }
     if block.state is not None:
-        columns["state"] = _fixed_lists(block.state)
+        columns["state"] = fixed_lists(block.state)
     return pa.table(columns)
-
-
-def _sums(blocks: Sequence[LabelBlock]) -> dict[str, float]:
-    """Totals that the report needs, so that it never has to read the shards again."""
-    return {"kept_mass_sum": float(sum(np.sum(block.kept_mass, dtype=np.float64) for block in blocks))}
 
 
 def _lists(matrix: npt.NDArray[Any]) -> pa.ListArray:
     offsets = np.arange(0, matrix.size + 1, max(matrix.shape[1], 1), dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))
-
-
-def _fixed_lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
-
-
-def _matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
 
 
 def round_float16(values: npt.NDArray[np.floating]) -> Floats:
@@ -208,9 +178,3 @@ def round_bfloat16(values: npt.NDArray[np.floating]) -> Floats:
 
 ROUNDINGS = {"float32": lambda values: values.astype(np.float32), "float16": round_float16, "bfloat16": round_bfloat16}
 """``labels.precision`` to the rounding of stored log-probabilities."""
-
-
-def iterate_parts(artifact: Artifact) -> Iterator[tuple[str, Receipt]]:
-    """Yield the shards' names and receipts, in order."""
-    for name in part_names(artifact):
-        yield name, artifact.files[name]

@@ -1,7 +1,7 @@
 """Trained students: weights, configuration, metrics, the rank of every held-out target, the training curve."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,8 @@ from ckd.storage.corpus import Corpus
 from ckd.storage.files import write_text_durably
 from ckd.storage.parquet import read_table, write_table
 
-RUN_FORMAT = 1
-"""Part of every run key; raised when training changes so that old runs no longer compare with new ones."""
-
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-METRICS, CURVE, RANKS = "metrics.parquet", "curve.parquet", "ranks.parquet"
+METRICS, RANKS = "metrics.parquet", "ranks.parquet"
 
 Ranks = Mapping[str, npt.NDArray[np.int32]]
 """Split to int32 [n_users]: the rank of each user's held-out target, 1 is best."""
@@ -36,12 +33,6 @@ def write_metrics(draft: Draft, metrics: Mapping[str, Mapping[str, float]]) -> N
     split, name, value = zip(*rows, strict=True)
     table = pa.table({"split": split, "metric": name, "value": pa.array(value, pa.float64())})
     draft.add(METRICS, lambda path: write_table(table, path), rows=table.num_rows)
-
-
-def write_curve(draft: Draft, curve: Sequence[Mapping[str, float]]) -> None:
-    """Write one row per epoch."""
-    table = pa.Table.from_pylist([dict(row) for row in curve])
-    draft.add(CURVE, lambda path: write_table(table, path), rows=table.num_rows)
 
 
 def write_ranks(draft: Draft, ranks: Ranks, corpus: Corpus) -> None:

@@ -1,0 +1,1 @@
+"""Any scorer -> ranks of the held-out targets, metrics, significance."""

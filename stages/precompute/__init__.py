@@ -1,0 +1,1 @@
+"""Corpus + frozen teacher -> label shards."""

@@ -30,6 +30,10 @@ class LabelSettings(Settings):
         description="positions per shard: the unit of work, of resume and of loss at a kill; not part of the key",
     )
 
+    batch_size: int = Field(
+        default=256, ge=1, description="sequences per pass of a teacher; changes speed and memory, never a label"
+    )
+
     @field_validator("splits")
     @classmethod
     def _in_order(cls, splits: tuple[Split, ...]) -> tuple[Split, ...]:

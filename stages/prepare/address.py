@@ -6,10 +6,8 @@ from ckd.stages.prepare.files import RawFile, find_raw_files
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
+from ckd.storage.formats import CORPUS_FORMAT
 from ckd.storage.keys import Address
-
-CORPUS_FORMAT = 1
-"""``ckd.storage.corpus.CORPUS_FORMAT``, which can't be had without pyarrow; a test holds the two together."""
 
 
 def corpus_address(settings: DomainSettings) -> Address:

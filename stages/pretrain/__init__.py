@@ -1,0 +1,1 @@
+"""Source domains -> frozen teacher, and its adaptation to each target domain."""

@@ -1,0 +1,1 @@
+"""Item attributes -> one frozen text vector per item."""

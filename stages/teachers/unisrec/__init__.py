@@ -8,10 +8,9 @@ from pydantic import Field, model_validator
 from ckd.stages import settings
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
+    from ckd.stages.teachers.contract import TextVectors
     from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
     from ckd.storage.corpus import Corpus
 
@@ -52,11 +51,7 @@ class PretrainSettings(settings.Settings):
     batch_size: int = Field(default=512, ge=2, description="sequences per step, of all domains mixed")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
     sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
-    item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in an augmented copy")
-    word_drop: float = Field(default=0.15, ge=0, lt=1, description="share of words dropped in an augmented text")
-    item_drop_share: float = Field(
-        default=0.9, ge=0, le=1, description="share of batches augmented by dropping items; words in the others"
-    )
+    item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in the augmented copy")
 
 
 class AdaptSettings(settings.Settings):
@@ -100,7 +95,7 @@ class Settings(settings.Settings):
 
 
 def open_teacher(
-    folder: Path, corpus: "Corpus", text: "npt.NDArray[np.float32] | None", device: "torch.device"
+    folder: Path, corpus: "Corpus", text: "TextVectors | None", device: "torch.device"
 ) -> "UniSRecTeacher":
     """Open the frozen teacher in a folder for one domain.
 

@@ -1,0 +1,79 @@
+"""Slices of sequences in batches of nearly equal length, so that hardly any work is done on padding."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ckd.storage.corpus import Corpus
+
+Int64s = npt.NDArray[np.int64]
+
+_POOL = 50
+"""Batches' worth of shuffled sequences that are sorted by length together: enough to leave little padding, few
+enough to keep who shares a batch with whom random."""
+
+
+@dataclass(frozen=True)
+class TrainingWindows:
+    """One slice per sequence: input items ``start .. start + length - 1``, targets one further on.
+
+    Attributes:
+        user: int32 [S], user code.
+        start: int64 [S], first input item in ``Corpus.sequence``.
+        length: int64 [S], inputs, at least 1 and at most ``max_length``.
+        position: int64 [S], history length at the first input (1 unless the sequence was cut).
+    """
+
+    user: npt.NDArray[np.int32]
+    start: Int64s
+    length: Int64s
+    position: Int64s
+
+
+def training_windows(corpus: Corpus, max_length: int, held_out: int = 2) -> TrainingWindows:
+    """Return the last ``max_length`` training positions of every sequence that has any.
+
+    Args:
+        corpus: the domain.
+        max_length: inputs that the network can see.
+        held_out: items at the end that are never touched: 2 for a target domain (its validation and test
+            targets), 0 for a source domain.
+    """
+    inputs = corpus.lengths - held_out - 1
+    user = np.flatnonzero(inputs > 0)
+    length = np.minimum(inputs[user], max_length)
+    skipped = inputs[user] - length
+    return TrainingWindows(user.astype(np.int32), corpus.offsets[user] + skipped, length, skipped + 1)
+
+
+def length_buckets(length: Int64s, batch_size: int, draw: np.random.Generator) -> list[Int64s]:
+    """Return shuffled batches of row numbers; rows of a batch are of nearly equal length.
+
+    Every row comes exactly once; all batches but a few hold ``batch_size`` rows.
+    """
+    order = draw.permutation(len(length))
+    batches = []
+    for start in range(0, len(order), _POOL * batch_size):
+        pool = order[start : start + _POOL * batch_size]
+        pool = pool[np.argsort(length[pool], kind="stable")]
+        batches += [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
+    draw.shuffle(batches)
+    return batches
+
+
+def padded(
+    sequence: npt.NDArray[np.int32], start: Int64s, length: Int64s
+) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
+    """Return item codes int64 [B, L], right-padded with code 0, and the mask [B, L] of real ones."""
+    index = np.arange(int(length.max()))
+    real = index < length[:, None]
+    codes = sequence[np.where(real, start[:, None] + index, 0)]
+    return torch.from_numpy(np.where(real, codes, 0).astype(np.int64)), real
+
+
+def flat_index(start: Int64s, length: Int64s) -> Int64s:
+    """Return ``start[0], start[0] + 1, ...`` of all slices one after the other, int64 [sum(length)]."""
+    begins = np.cumsum(length) - length
+    return np.arange(int(length.sum())) + np.repeat(start - begins, length)

@@ -1,0 +1,68 @@
+"""Rank of each target among the whole catalogue, without ever holding users x items."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ckd.storage.corpus import Corpus
+
+Scorer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], torch.Tensor]
+"""(user codes [n], history lengths [n]) -> scores [n, n_items]; the history is the user's first items."""
+
+ROWS_PER_BLOCK = 512
+
+
+def rank_targets(
+    scorer: Scorer,
+    corpus: Corpus,
+    split: str,
+    mask_history: bool = False,
+    rows_per_block: int = ROWS_PER_BLOCK,
+) -> npt.NDArray[np.int32]:
+    """Return the rank of each user's held-out target in the full ranking, int32 [n_users], 1 is best.
+
+    An item that scores as high as the target ranks before it: ties count against the model, so that a model that
+    gives every item one score gets the worst rank and not the best.
+
+    Args:
+        scorer: gives the scores of a block of users.
+        corpus: the domain.
+        split: ``valid`` or ``test``.
+        mask_history: take the items of the history out of the ranking, except the target itself.
+        rows_per_block: users scored at a time.
+    """
+    held_out = {"valid": 2, "test": 1}[split]
+    position = (corpus.lengths - held_out).astype(np.int32)
+    target = corpus.sequence[corpus.offsets[:-1] + position]
+    ranks = np.empty(corpus.n_users, np.int32)
+    for start in range(0, corpus.n_users, rows_per_block):
+        users = np.arange(start, min(start + rows_per_block, corpus.n_users), dtype=np.int32)
+        scores = scorer(users, position[users])
+        if mask_history:
+            _mask(scores, corpus, users, position[users], target[users])
+        ranks[users] = pessimistic_rank(scores, torch.from_numpy(target[users]).to(scores.device)).cpu().numpy()
+    return ranks
+
+
+def pessimistic_rank(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return 1 + the number of other items that score at least as high as the target, int64 [n].
+
+    A target whose score is NaN ranks last.
+    """
+    own = scores.gather(1, target.long().unsqueeze(1))
+    return (~(scores < own)).sum(1)
+
+
+def _mask(
+    scores: torch.Tensor,
+    corpus: Corpus,
+    users: npt.NDArray[np.int32],
+    position: npt.NDArray[np.int32],
+    target: npt.NDArray[np.int32],
+) -> None:
+    rows = np.repeat(np.arange(len(users)), position)
+    seen = np.concatenate([corpus.sequence_of(user)[:length] for user, length in zip(users, position, strict=True)])
+    keep = seen != np.repeat(target, position)
+    scores[torch.from_numpy(rows[keep]), torch.from_numpy(seen[keep]).long()] = -torch.inf

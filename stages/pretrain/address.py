@@ -1,0 +1,40 @@
+"""The keys of trained teachers. Imports nothing heavy."""
+
+from collections.abc import Mapping, Sequence
+
+from ckd.stages.settings import Settings
+from ckd.storage.formats import TEACHER_FORMAT
+from ckd.storage.keys import Address
+
+
+def pretrain_address(kind: str, settings: Settings, inputs: Sequence[str], seed: int) -> Address:
+    """Return where a teacher pre-trained on some source domains belongs.
+
+    Args:
+        kind: of the teacher.
+        settings: of its pre-training.
+        inputs: keys of the sources' text vectors (or corpora), in the order in which they are mixed.
+        seed: of the training.
+    """
+    return _address("pretrain", kind, settings, {"sources": list(inputs), "seed": seed})
+
+
+def adapt_address(
+    kind: str, settings: Settings, start: Mapping[str, str], corpus_key: str, text_key: str | None, seed: int
+) -> Address:
+    """Return where a teacher adapted to one domain belongs.
+
+    Args:
+        kind: of the teacher.
+        settings: of its adaptation.
+        start: digests of the frozen teacher that is adapted.
+        corpus_key, text_key: the domain.
+        seed: of the training.
+    """
+    domain = {"start": dict(start), "corpus": corpus_key, "text": text_key, "seed": seed}
+    return _address("adapt", kind, settings, domain)
+
+
+def _address(step: str, kind: str, settings: Settings, inputs: dict[str, object]) -> Address:
+    training = {"step": step, "teacher": kind, "settings": settings.model_dump(mode="json"), "format": TEACHER_FORMAT}
+    return Address("teachers", training | inputs)

@@ -1,0 +1,119 @@
+"""A frozen UniSRec on disk: ``config.json`` and ``model.safetensors``. Opening one runs no foreign code."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ckd.stages import settings
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+from ckd.stages.teachers.unisrec import NetworkSettings
+from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
+from ckd.storage.keys import canonical_json
+
+
+
+
+class Config(settings.Settings):
+    """What the weights do not say."""
+
+    kind: Literal["unisrec"] = "unisrec"
+    format: Literal[1] = 1
+    mode: Literal["pretrained", "inductive", "transductive"]
+    """transductive: the file holds an item ID table, so it fits one catalogue only."""
+    network: NetworkSettings
+    text_dimensions: int
+    text_encoder: str
+    """SHA-256 of the weights of the text encoder that the adaptor was trained on."""
+    items: str | None = None
+    """Digest of the catalogue's item ids in order of code (transductive only)."""
+
+
+def catalogue_digest(corpus: Corpus) -> str:
+    """Return the SHA-256 of a catalogue's item ids in order of code."""
+    return hashlib.sha256(canonical_json(corpus.items["item_id"].to_pylist()).encode()).hexdigest()
+
+
+def save_weights(model: UniSRec, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write the weights as safetensors."""
+    save_file({name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}, path)
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the configuration as JSON."""
+    path.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
+
+
+def load_config(folder: Path) -> Config:
+    """Read and check ``config.json``.
+
+    Raises:
+        UserError: it is missing or not the configuration of a UniSRec.
+    """
+    path = folder / CONFIG
+    try:
+        return Config.model_validate(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no {CONFIG}: a frozen teacher is a folder with {CONFIG} and {WEIGHTS}"
+        ) from None
+    except (ValueError, ValidationError) as error:
+        problem = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        place = ".".join(str(part) for part in problem["loc"])
+        raise UserError(f"{path}: {place or 'not JSON'}: {problem['msg']}") from None
+
+
+def load_model(folder: Path, config: Config, n_items: int | None) -> UniSRec:
+    """Build the network of a folder and fill it, float32, in evaluation mode.
+
+    Raises:
+        UserError: the weights are missing, torn, or do not fit the configuration; names the first tensor that
+            is missing, unknown or of another shape.
+    """
+    path = folder / WEIGHTS
+    model = UniSRec(config.network, config.text_dimensions, n_items if config.mode == "transductive" else None)
+    try:
+        tensors = load_file(path)
+    except (FileNotFoundError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be opened as safetensors: {error}") from None
+    _check_shapes(path, tensors, model.state_dict())
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return model.eval()
+
+
+def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, text_dimensions: int) -> None:
+    """Refuse a teacher whose inputs are not the ones that it was trained on.
+
+    Raises:
+        UserError: other text encoder, or an item ID table of another catalogue.
+    """
+    if config.text_encoder != text_encoder or config.text_dimensions != text_dimensions:
+        raise UserError(
+            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {config.text_encoder[:12]}..., "
+            f"text.encoder gives {text_encoder[:12]}...; set text.encoder to the one it was trained with"
+        )
+    if config.mode == "transductive" and config.items != catalogue_digest(corpus):
+        raise UserError(
+            f"{folder}: this teacher has an ID table for another catalogue than the domain's {corpus.n_items} items; "
+            "use an inductive one, or adapt it to this domain with `ckd pretrain`"
+        )
+
+
+def _check_shapes(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name, tensor in expected.items():
+        if name not in found:
+            raise UserError(f"{path}: tensor {name} is missing; expected shape {list(tensor.shape)}")
+        if found[name].shape != tensor.shape:
+            raise UserError(
+                f"{path}: tensor {name} has shape {list(found[name].shape)}, config.json asks for {list(tensor.shape)}"
+            )
+    for name in found:
+        if name not in expected:
+            raise UserError(f"{path}: tensor {name} is not part of the UniSRec that config.json describes")

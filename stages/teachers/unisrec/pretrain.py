@@ -1,0 +1,158 @@
+"""Contrastive pre-training of UniSRec over mixed source domains (arXiv 2206.05941, section 2.3).
+
+Two readings of ours, for speed: one causal pass trains every position of a sequence, where the authors feed one row
+per prefix; and the negatives of a position are the distinct target items of its batch, where the authors' same-target
+rows add a constant to the denominator.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ckd.stages.batching import flat_index, length_buckets, padded, training_windows
+from ckd.stages.teachers.contract import EpochReport, TextVectors
+from ckd.stages.teachers.unisrec import PretrainSettings
+from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.storage.corpus import Corpus
+
+Epoch = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Source domains as one: item codes of later domains are shifted behind those of earlier ones.
+
+    Attributes:
+        text: float32 [n_items of all, p].
+        sequence: int32, all items of all sequences.
+        start, length: int64 [S], inputs of each sequence, see ``TrainingWindows``.
+    """
+
+    text: Tensor
+    sequence: npt.NDArray[np.int32]
+    start: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+
+
+def mix(sources: Sequence[tuple[Corpus, TextVectors]], max_length: int, device: torch.device) -> Mixture:
+    """Join source domains; all interactions are used, for nothing is evaluated on them."""
+    sequences, starts, lengths = [], [], []
+    items = interactions = 0
+    for corpus, _ in sources:
+        cut = training_windows(corpus, max_length, held_out=0)
+        sequences.append(corpus.sequence + np.int32(items))
+        starts.append(cut.start + interactions)
+        lengths.append(cut.length)
+        items += corpus.n_items
+        interactions += len(corpus.sequence)
+    text = torch.from_numpy(np.concatenate([text.vectors for _, text in sources])).to(device)
+    return Mixture(text, np.concatenate(sequences), np.concatenate(starts), np.concatenate(lengths))
+
+
+def pretrain(
+    settings: PretrainSettings,
+    sources: Sequence[tuple[Corpus, TextVectors]],
+    seed: int,
+    device: torch.device,
+    on_epoch: EpochReport = lambda _: None,
+) -> tuple[UniSRec, list[Epoch]]:
+    """Train a UniSRec from scratch; return it with one row of the curve per epoch."""
+    torch.manual_seed(seed)
+    draw = np.random.default_rng(seed)
+    mixture = mix(sources, settings.network.max_length, device)
+    model = UniSRec(settings.network, mixture.text.shape[1]).to(device)
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    curve = []
+    for epoch in range(1, settings.epochs + 1):
+        started, model = time.perf_counter(), model.train()
+        losses = []
+        for rows in length_buckets(mixture.length, settings.batch_size, draw):
+            loss = contrast(model, mixture, rows, settings, draw)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+        mean = float(torch.stack(losses).mean())
+        curve.append({"epoch": epoch, "loss": mean, "seconds": time.perf_counter() - started})
+        on_epoch(curve[-1])
+    return model.eval(), curve
+
+
+def contrast(
+    model: UniSRec,
+    mixture: Mixture,
+    rows: npt.NDArray[np.int64],
+    settings: PretrainSettings,
+    draw: np.random.Generator,
+) -> Tensor:
+    """Return the loss of one batch: sequence-item plus lambda times sequence-sequence contrast (equation 10)."""
+    start, length = mixture.start[rows], mixture.length[rows]
+    inputs, real = padded(mixture.sequence, start, length)
+    mask = torch.from_numpy(real)
+    targets = torch.from_numpy(mixture.sequence[flat_index(start + 1, length)].astype(np.int64))
+    codes, local = torch.unique(torch.cat([inputs[mask], targets]), return_inverse=True)
+    device = mixture.text.device
+    table = model.item_table(mixture.text[codes.to(device)])
+    places = torch.zeros_like(inputs)
+    places[mask] = local[: int(mask.sum())]
+    encoded = model.encode(table[places.to(device)])
+    candidates, wanted = torch.unique(local[int(mask.sum()) :], return_inverse=True)
+    loss = sequence_item_loss(
+        encoded[mask.to(device)], table[candidates.to(device)], wanted.to(device), settings.network.temperature
+    )
+    if settings.sequence_weight == 0:
+        return loss
+    dropped, dropped_length = drop_items(places, length, settings.item_drop, draw)
+    augmented = model.encode(table[dropped.to(device)])
+    last = mixture.sequence[start + length]
+    return loss + settings.sequence_weight * sequence_sequence_loss(
+        _at_end(encoded, length), _at_end(augmented, dropped_length), last, settings.network.temperature
+    )
+
+
+def sequence_item_loss(states: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of cosine / tau over the batch's distinct target items (equation 8).
+
+    Args:
+        states: [N, d] sequence vectors.
+        items: [U, d] vectors of the distinct targets.
+        target: int64 [N], row of ``items`` that follows each state.
+        temperature: tau.
+    """
+    logits = F.normalize(states, dim=-1) @ F.normalize(items, dim=-1).T / temperature
+    return F.cross_entropy(logits, target)
+
+
+def sequence_sequence_loss(
+    states: Tensor, augmented: Tensor, target: npt.NDArray[np.int32], temperature: float
+) -> Tensor:
+    """Cross-entropy of each sequence with its own augmented copy against the other copies of the batch (equation 9).
+
+    Copies of sequences with the same target are not negatives.
+    """
+    logits = F.normalize(states, dim=-1) @ F.normalize(augmented, dim=-1).T / temperature
+    same = torch.from_numpy(target[:, None] == target[None, :]).to(logits.device)
+    same.fill_diagonal_(False)
+    return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(logits), device=logits.device))
+
+
+def drop_items(
+    codes: Tensor, length: npt.NDArray[np.int64], share: float, draw: np.random.Generator
+) -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """Drop each item but the first with probability ``share``; return the rest, closed up, and their lengths."""
+    index = np.arange(codes.shape[1])
+    keep = (draw.random(codes.shape) >= share) & (index < length[:, None])
+    keep[:, 0] = True
+    order = np.argsort(~keep, axis=1, kind="stable")
+    return codes.gather(1, torch.from_numpy(order)), keep.sum(1)
+
+
+def _at_end(encoded: Tensor, length: npt.NDArray[np.int64]) -> Tensor:
+    rows = torch.arange(len(encoded), device=encoded.device)
+    return encoded[rows, torch.from_numpy(length - 1).to(encoded.device)]

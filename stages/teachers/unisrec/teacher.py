@@ -1,0 +1,67 @@
+"""The frozen UniSRec of one domain, as `ckd precompute` asks it.
+
+Everything is computed in float64. A UniSRec is small, so that costs little, and it makes the rounded labels the same
+bytes whatever the batch size, the number of threads or the device.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import numpy.typing as npt
+import torch
+from torch.nn import functional as F
+
+from ckd.stages.batching import padded
+from ckd.stages.teachers.contract import TextVectors
+from ckd.stages.teachers.unisrec.checkpoint import check_fit, load_config, load_model
+from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.stages.teachers.windows import batches, windows
+from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
+
+
+class UniSRecTeacher:
+    """A :class:`ckd.stages.teachers.contract.Teacher`: z(v | h) = cos(s_h, v) / tau (paper, equation 7)."""
+
+    def __init__(self, model: UniSRec, corpus: Corpus, text: npt.NDArray, device: torch.device) -> None:
+        self._model = model.to(device, torch.float64).eval()
+        self._corpus = corpus
+        self._device = device
+        with torch.inference_mode():
+            self._table = self._model.item_table(torch.from_numpy(text).to(device, torch.float64))
+
+    @classmethod
+    def open(cls, folder: Path, corpus: Corpus, text: TextVectors | None, device: torch.device) -> Self:
+        """Open a frozen teacher and check that it fits the domain and the text vectors."""
+        if text is None:
+            raise UserError(f"{folder}: a UniSRec needs item text vectors")
+        config = load_config(folder)
+        check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
+        return cls(load_model(folder, config, corpus.n_items), corpus, text.vectors, device)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters that take part in scoring: all but the gate noise, which acts in training only."""
+        parameters = dict(self._model.named_parameters())
+        return sum(tensor.numel() for name, tensor in parameters.items() if name != "moe_adaptor.w_noise")
+
+    def item_vectors(self) -> torch.Tensor:
+        """Return unit vectors, float64 [n_items, d]."""
+        return F.normalize(self._table, dim=-1)
+
+    @torch.inference_mode()
+    def queries(self, first: int, last: int, batch_size: int) -> torch.Tensor:
+        """Return unit sequence vectors divided by tau, float64 [N, d]; see the contract."""
+        network = self._model.settings
+        passes = windows(self._corpus, first, last, network.max_length)
+        out = torch.empty(int(passes.reads.sum()), network.hidden, dtype=torch.float64, device=self._device)
+        for batch in batches(passes, batch_size):
+            length, reads = passes.length[batch], passes.reads[batch]
+            codes, _ = padded(self._corpus.sequence, passes.start[batch], length)
+            encoded = self._model.encode(self._table[codes.to(self._device)])
+            index = torch.arange(encoded.shape[1])
+            ends, counts = torch.from_numpy(length).unsqueeze(1), torch.from_numpy(reads).unsqueeze(1)
+            read = (index < ends) & (index >= ends - counts)
+            rows = (torch.from_numpy(passes.row[batch]).unsqueeze(1) + index - (ends - counts))[read]
+            out[rows.to(self._device)] = encoded[read.to(self._device)]
+        return F.normalize(out, dim=-1) / network.temperature

@@ -1,0 +1,92 @@
+"""Item text -> vectors by a frozen Hugging Face encoder with mean pooling, cached as an artifact."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+from ckd.stages.text.address import text_address
+from ckd.stages.text.encoder import Encoder
+from ckd.stages.text.settings import TextSettings
+from ckd.storage.artifact import Artifact, Store
+from ckd.storage.corpus import Corpus
+from ckd.storage.vectors import write_vectors
+
+TOKENS_PER_BATCH = 8_192
+"""Not a setting: which texts share a batch must not depend on the machine, or the vectors' last bits would."""
+
+
+def encode_corpus(
+    store: Store,
+    corpus: Corpus,
+    settings: TextSettings,
+    encoder: Encoder,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Artifact:
+    """Return the text vectors of a corpus, from the store or computed now.
+
+    Args:
+        store: where the artifact is or goes.
+        corpus: the domain whose items are encoded.
+        settings: which attributes, how long.
+        encoder: the frozen encoder's files.
+        device: where it runs.
+        advance: called with the number of items encoded since the last call.
+    """
+    address = text_address(corpus.key, settings, encoder)
+    with store.draft(address) as draft:
+        if (present := store.find(address)) is not None:
+            return present
+        texts = item_texts(corpus, settings)
+        vectors = encode_texts(texts, encoder, settings.max_tokens, device, advance)
+        write_vectors(draft, vectors)
+        return draft.commit({"items": len(texts), "empty": texts.count(""), "dimensions": vectors.shape[1]})
+
+
+def item_texts(corpus: Corpus, settings: TextSettings) -> list[str]:
+    """Return one text per item, in order of code: its fields, those it has, joined by a full stop."""
+    columns = [corpus.items[field].to_pylist() for field in settings.fields]
+    return [". ".join(value.strip() for value in values if value) for values in zip(*columns, strict=True)]
+
+
+def encode_texts(
+    texts: list[str],
+    encoder: Encoder,
+    max_tokens: int,
+    device: torch.device,
+    advance: Callable[[int], None] = lambda _: None,
+) -> npt.NDArray[np.float32]:
+    """Return the mean of each text's last hidden states over its tokens, float32 [len(texts), d]."""
+    tokenizer = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
+    model: Any = AutoModel.from_pretrained(
+        encoder.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+    )
+    model = model.eval().to(device)
+    tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
+    vectors = np.empty((len(texts), model.config.hidden_size), np.float32)
+    with torch.inference_mode():
+        for rows in batches_by_length([len(ids) for ids in tokens]):
+            batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
+            hidden = model(**batch).last_hidden_state
+            vectors[rows] = _masked_mean(hidden, batch["attention_mask"]).cpu().numpy()
+            advance(len(rows))
+    return vectors
+
+
+def batches_by_length(lengths: list[int]) -> Iterator[list[int]]:
+    """Yield row numbers, longest texts first, so that each padded batch holds at most ``TOKENS_PER_BATCH``."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    start = 0
+    while start < len(order):
+        size = max(1, TOKENS_PER_BATCH // lengths[order[start]])
+        yield order[start : start + size]
+        start += size
+
+
+def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)

@@ -1,0 +1,17 @@
+"""Versions of what is written. Each is part of the keys of its kind, so what an older one wrote is not mistaken
+for what a newer one would write. Kept apart from the writers so that a key can be computed without pyarrow."""
+
+CORPUS_FORMAT = 1
+"""Raised when the meaning of a corpus' files changes."""
+
+TEXT_FORMAT = 1
+"""Raised when the joining of fields, the pooling or the batching of texts changes."""
+
+TEACHER_FORMAT = 1
+"""Raised when the training of a teacher changes."""
+
+LABEL_FORMAT = 1
+"""Raised when the meaning or the encoding of the label rows changes."""
+
+RUN_FORMAT = 1
+"""Raised when the training of students changes, so that old runs no longer compare with new ones."""

@@ -1,0 +1,149 @@
+"""A DuckDB connection that shows the views and can reach nothing else."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import ITEMS, SEQUENCES
+from ckd.storage.errors import DamagedArtifact
+from ckd.storage.labels import part_names
+from ckd.storage.runs import METRICS, RANKS
+from ckd.storage.sql import views
+from ckd.storage.sql.contents import Contents
+from ckd.storage.sql.files import ReadOnlyFiles, virtual_name
+from ckd.storage.sql.schema import ITEM_ID, USER_ID, VIEWS
+from ckd.storage.sql.views import Branch
+
+_CLOSED = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
+    # Spilling would need the local file system, which is off: a query too big for memory fails.
+    "temp_directory": "",
+}
+
+
+def open_views(
+    contents: Contents, memory_limit: str = "80%", threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Return a connection with the views of ``VIEWS`` over some artifacts.
+
+    It reads the artifacts' files and no others, writes nothing, and its settings are locked. Even so, run
+    what users type through :func:`ckd.storage.sql.ask`, which also refuses whatever is not a question.
+
+    Args:
+        contents: the artifacts to show.
+        memory_limit: what queries may hold in memory, as DuckDB writes it (``4GB``, ``80%``).
+        threads: threads per query; by default as many as there are cores.
+
+    Raises:
+        DamagedArtifact: a file's footer cannot be read.
+    """
+    sources = _Sources()
+    statements = _view_statements(contents, sources)
+    settings: dict[str, str | bool | int | float | list[str]] = {**_CLOSED, "memory_limit": memory_limit}
+    if threads is not None:
+        settings["threads"] = threads
+    connection = duckdb.connect(":memory:", config=settings)
+    connection.register_filesystem(ReadOnlyFiles(sources.paths))
+    connection.execute(f"set allowed_paths = {views.listed(sources.paths)}")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set disabled_filesystems = 'LocalFileSystem'")
+    _create_runs(connection, contents)
+    for name, statement in statements.items():
+        connection.execute(f"create view {name} as {statement}")
+    connection.execute("set lock_configuration = true")
+    return connection
+
+
+class _Sources:
+    """Collects the files that the views read, under the names by which they read them."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, Path] = {}
+
+    def add(self, artifact: Artifact, names: Iterable[str]) -> tuple[str, ...]:
+        added = {
+            virtual_name(artifact, name): artifact.path / name for name in names if name in artifact.files
+        }
+        self.paths.update(added)
+        return tuple(added)
+
+    def schema(self, file: str) -> pa.Schema:
+        path = self.paths[file]
+        try:
+            return pq.read_schema(path)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DamagedArtifact(f"{path} cannot be read: {error}") from error
+
+
+def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
+    """Return the SQL of every view but ``runs``, in an order in which they can be made."""
+    identifiers: dict[str, set[pa.DataType]] = {USER_ID: set(), ITEM_ID: set()}
+
+    def branch(
+        files: tuple[str, ...],
+        constants: dict[str, str | None],
+        expressions: dict[str, str] | None = None,
+    ) -> Branch:
+        schema = sources.schema(files[0])
+        for name, kind in (("user_id", USER_ID), ("item_id", ITEM_ID), ("target", ITEM_ID)):
+            if name in schema.names:
+                identifiers[kind].add(schema.field(name).type)
+        return Branch(files, frozenset(schema.names), constants, expressions or {})
+
+    corpora = contents.corpora.items()
+    items = [branch(sources.add(corpus, [ITEMS]), {"domain": name}) for name, corpus in corpora]
+    sequences = [
+        branch(sources.add(corpus, [SEQUENCES]), {"domain": name}, {"length": "len(items)"})
+        for name, corpus in corpora
+    ]
+    labels = [
+        branch(files, {"teacher": source.teacher, "domain": source.domain})
+        for source in contents.labels
+        if (files := sources.add(source.artifact, part_names(source.artifact)))
+    ]
+    of_run = {"run": views.RUN_OF_FILE}
+    ranks = [branch(files, {"domain": domain}, of_run) for domain, files in _rank_files(contents, sources)]
+    measured = tuple(file for run in contents.runs for file in sources.add(run, [METRICS]))
+    students = [branch(measured, {"owner": "student"}, of_run)] if measured else []
+
+    types = {kind: _identifier_type(found) for kind, found in identifiers.items()}
+    return {
+        "items": views.union("items", items, types),
+        "sequences": views.union("sequences", sequences, types),
+        "interactions": views.INTERACTIONS,
+        "labels": views.union("labels", labels, types),
+        "label_items": views.LABEL_ITEMS,
+        "metrics": views.metrics(views.union("metrics", students, types)),
+        "ranks": views.union("ranks", ranks, types),
+    }
+
+
+def _rank_files(contents: Contents, sources: _Sources) -> Iterable[tuple[str | None, tuple[str, ...]]]:
+    """Yield the runs' rank files by domain, and within it by type: older runs may have other identifiers."""
+    found = []
+    for run in contents.runs:
+        domain = run.inputs.get("domain")
+        for file in sources.add(run, [RANKS]):
+            found.append((domain, str(sources.schema(file).field("user_id").type), file))
+    found.sort(key=lambda row: (str(row[0]), row[1]))
+    for (domain, _), rows in groupby(found, key=lambda row: row[:2]):
+        yield domain, tuple(file for _, _, file in rows)
+
+
+def _identifier_type(found: set[pa.DataType]) -> str:
+    return "BIGINT" if found and all(pa.types.is_integer(kind) for kind in found) else "VARCHAR"
+
+
+def _create_runs(connection: duckdb.DuckDBPyConnection, contents: Contents) -> None:
+    connection.register("rows_of_runs", views.runs_table(contents.runs))
+    values = ", ".join(f"{name}::{column.type} as {name}" for name, column in VIEWS["runs"].columns.items())
+    connection.execute(f"create table runs as select {values} from rows_of_runs")
+    connection.unregister("rows_of_runs")

@@ -1,0 +1,172 @@
+"""What the views hold, column by column, and questions to start from: the text of ``ckd sql`` alone."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+USER_ID, ITEM_ID = "user id", "item id"
+"""Stand for BIGINT where all domains have whole numbers, else for VARCHAR, the same in every view, so that
+views join whatever the raw data were."""
+
+
+class Column(NamedTuple):
+    """A column's DuckDB type (or :data:`USER_ID`, :data:`ITEM_ID`) and its meaning."""
+
+    type: str
+    meaning: str
+
+
+class View(NamedTuple):
+    """What one row is, and its columns in order."""
+
+    description: str
+    columns: Mapping[str, Column]
+
+
+_DOMAIN = Column("VARCHAR", "name of the domain")
+_TEACHER = Column("VARCHAR", "name of the teacher")
+_USER = Column(USER_ID, "user, as in the raw data")
+_SPLIT = Column("VARCHAR", "train, valid or test")
+_POSITION = Column("INTEGER", "length of the history, from 1")
+_ITEM = Column("INTEGER", "code of the item in its domain")
+_ITEM_ID = Column(ITEM_ID, "item, as in the raw data")
+_TITLE = Column("VARCHAR", "title")
+_RUN = Column("VARCHAR", "short key of the run")
+
+VIEWS: Mapping[str, View] = {
+    "items": View(
+        "one row per item of a domain's catalogue",
+        {
+            "domain": _DOMAIN,
+            "item": _ITEM,
+            "item_id": _ITEM_ID,
+            "title": _TITLE,
+            "brand": Column("VARCHAR", "brand"),
+            "categories": Column("VARCHAR", "categories"),
+            "description": Column("VARCHAR", "description"),
+            "popularity": Column("BIGINT", "training interactions with the item"),
+        },
+    ),
+    "sequences": View(
+        "one row per user of a domain: all that the user did there",
+        {
+            "domain": _DOMAIN,
+            "user_id": _USER,
+            "length": Column("INTEGER", "number of interactions"),
+            "items": Column("INTEGER[]", "item codes, oldest first"),
+            "timestamps": Column("BIGINT[]", "when, as in the raw data; null where it had no times"),
+        },
+    ),
+    "interactions": View(
+        "one row per interaction, the long form of sequences",
+        {
+            "domain": _DOMAIN,
+            "user_id": _USER,
+            "position": Column(
+                "INTEGER", "place in the sequence, from 1; target of the label at position - 1"
+            ),
+            "item": _ITEM,
+            "timestamp": Column("BIGINT", "when, as in the raw data"),
+            "split": Column("VARCHAR", "test for the last interaction, valid for the one before, else train"),
+        },
+    ),
+    "labels": View(
+        "one row per teacher, domain, user and position: what the teacher says after that history",
+        {
+            "teacher": _TEACHER,
+            "domain": _DOMAIN,
+            "user_id": _USER,
+            "position": _POSITION,
+            "split": _SPLIT,
+            "target": Column(ITEM_ID, "the item that really followed"),
+            "items": Column("INTEGER[]", "codes of the k best items, best first"),
+            "logprobs": Column("FLOAT[]", "their log-probabilities over the whole catalogue"),
+            "logsumexp": Column("FLOAT", "log-normaliser of the raw scores"),
+            "kept_mass": Column("FLOAT", "probability that the k items hold"),
+            "target_logprob": Column("FLOAT", "log-probability of the target"),
+            "target_rank": Column("INTEGER", "rank of the target in the whole catalogue, 1 is best"),
+            "entropy": Column("FLOAT", "of the whole distribution, in nats"),
+            "state": Column("FLOAT[]", "the teacher's query vector; null where it was not stored"),
+        },
+    ),
+    "label_items": View(
+        "one row per stored item of a label, the long form of labels",
+        {
+            "teacher": _TEACHER,
+            "domain": _DOMAIN,
+            "user_id": _USER,
+            "position": _POSITION,
+            "split": _SPLIT,
+            "rank": Column("INTEGER", "1 is the teacher's best item"),
+            "item": _ITEM,
+            "item_id": _ITEM_ID,
+            "title": _TITLE,
+            "logprob": Column("FLOAT", "log-probability over the whole catalogue"),
+        },
+    ),
+    "runs": View(
+        "one row per trained student",
+        {
+            "run": _RUN,
+            "student": Column("VARCHAR", "name of the student"),
+            "domain": _DOMAIN,
+            "seed": Column("BIGINT", "seed of the training"),
+            "distilled": Column("BOOLEAN", "whether it learned from teachers"),
+            "alpha": Column("DOUBLE", "share of the distillation loss; null where the run has none"),
+            "temperature": Column("DOUBLE", "of the distillation losses; null where the run has none"),
+            "parameters": Column("BIGINT", "trainable numbers of the student"),
+            "epochs": Column("INTEGER", "epochs trained"),
+            "best_epoch": Column("INTEGER", "epoch that was kept, chosen on validation"),
+            "inputs": Column("VARCHAR", "all that determined the run, as JSON: inputs->>'$.student'"),
+        },
+    ),
+    "metrics": View(
+        "one row per metric: of students as stored with the run, of teachers as computed from their labels",
+        {
+            "owner": Column("VARCHAR", "student or teacher"),
+            "name": Column("VARCHAR", "name of the student or teacher"),
+            "run": Column("VARCHAR", "short key of the run; null for teachers"),
+            "domain": _DOMAIN,
+            "split": Column("VARCHAR", "valid or test"),
+            "metric": Column("VARCHAR", "recall@10, recall@50, ndcg@10, ndcg@50 or mrr"),
+            "value": Column("DOUBLE", "mean over the users, for teachers over those with a label"),
+        },
+    ),
+    "ranks": View(
+        "one row per run, split and user: for questions that pair two runs user by user",
+        {
+            "run": _RUN,
+            "domain": _DOMAIN,
+            "user_id": _USER,
+            "split": Column("VARCHAR", "valid or test"),
+            "rank": Column("INTEGER", "rank of the held-out item in the whole catalogue, 1 is best"),
+        },
+    ),
+}
+
+EXAMPLES: Mapping[str, str] = {
+    "How good is each teacher alone?": """\
+select domain, name as teacher, metric, round(value, 4) as value
+from metrics where owner = 'teacher' and split = 'test' order by all""",
+    "How much of their probability do the stored items hold, and how much the best ten of them?": """\
+select teacher, domain, count(*) as labels, round(avg(kept_mass), 3) as kept,
+    round(avg(list_sum(list_transform(logprobs[:10], lambda x: exp(x)))), 3) as kept_by_ten
+from labels group by teacher, domain order by all""",
+    "What would each teacher recommend next to one user?": """\
+select teacher, domain, rank, item_id, title, round(exp(logprob), 4) as probability
+from label_items
+where user_id = (select min(user_id) from sequences) and split = 'test' and rank <= 5
+order by teacher, domain, rank""",
+    "How far do two teachers agree on their ten best items?": """\
+select a.domain, a.teacher as one, b.teacher as other,
+    round(avg(len(list_intersect(a.items[:10], b.items[:10])) / 10), 3) as shared
+from labels a join labels b using (domain, user_id, position)
+where a.teacher < b.teacher and a.split = 'test' and b.split = 'test'
+group by all order by all""",
+    "What does distillation gain, over all seeds?": """\
+select r.domain, r.student, m.metric, count(*) as runs,
+    round(avg(m.value) filter (where r.distilled), 4) as distilled,
+    round(avg(m.value) filter (where not r.distilled), 4) as alone
+from metrics m join runs r using (run)
+where m.split = 'test' group by all order by all""",
+}
+"""Question to SQL; each runs as it stands on any store."""

@@ -1,0 +1,42 @@
+"""One vector per item, as Parquet: item text vectors and the item vectors of teachers."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ckd.storage.artifact import Artifact, Draft
+from ckd.storage.parquet import read_table, write_table
+
+VECTORS = "vectors.parquet"
+_ROW_GROUP = 4_096
+
+
+def write_vectors(draft: Draft, vectors: npt.NDArray[np.float32]) -> None:
+    """Write float32 [n_items, d], row = item code, exactly."""
+    item = pa.array(np.arange(len(vectors), dtype=np.int32))
+    table = pa.table({"item": item, "vector": fixed_lists(vectors)})
+    draft.add(VECTORS, lambda path: write_table(table, path, _ROW_GROUP), rows=len(vectors))
+
+
+def read_vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:
+    """Load float32 [n_items, d], or None where the artifact holds no vectors.
+
+    Raises:
+        DamagedArtifact: the file's bytes differ from what was written.
+    """
+    if VECTORS not in artifact.files:
+        return None
+    return matrix(read_table(artifact.verified(VECTORS), ["vector"])["vector"])
+
+
+def fixed_lists(values: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+    """Return a matrix [n, d] as an arrow column of n lists of d numbers."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
+
+
+def matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Return an arrow column of n lists of one length d as a matrix [n, d]."""
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), -1)
