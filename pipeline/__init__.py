@@ -1,0 +1,1 @@
+"""What the user talks to: the command line and the configuration."""

@@ -1,0 +1,116 @@
+"""The command `ckd`: finds the subcommand, and turns what goes wrong into one line and an exit code."""
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import click
+
+from ckd.pipeline.commands import Request, requested
+from ckd.storage.errors import UserError
+
+COMMANDS = {
+    "prepare": ("ckd.pipeline.commands.prepare", "Turn raw files into corpora and item text vectors."),
+    "pretrain": ("ckd.pipeline.commands.pretrain", "Train or adapt the teachers, once."),
+    "precompute": ("ckd.pipeline.commands.precompute", "Write the teachers' soft labels into the store."),
+    "distill": ("ckd.pipeline.commands.distill", "Train students from the soft labels."),
+    "status": ("ckd.pipeline.commands.status", "Show what is in the store and what is still to do."),
+    "sql": ("ckd.pipeline.commands.sql", "Ask the store a question in SQL."),
+    "config": ("ckd.pipeline.commands.config", "Print the effective configuration, or list all its keys."),
+}
+"""Module and one line of help by subcommand, so that `ckd --help` need not import them."""
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+_DENIED = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EROFS: "the file system is read-only",
+}
+_FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota used up"}
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand, or return None if there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the subcommands' lines from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the subcommand; an unknown one is answered with the nearest known."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            near = get_close_matches(name.lower(), COMMANDS, n=1)
+            ctx.fail(f"unknown command {name!r}{f'; did you mean {near[0]}?' if near else ''}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ckd", prog_name="ckd", message="%(prog)s %(version)s")
+@requested
+def cli(request: Request) -> None:
+    """Distil pre-trained recommenders into small ones: label once, then train students from the labels.
+
+    The steps, in order: prepare, pretrain, precompute, distill. Each takes up what is already in the store,
+    and goes on where it was stopped.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 for a mistake of the user, 130 when interrupted."""
+    try:
+        code = cli.main(args=arguments, prog_name="ckd", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        return _fail(f"error: {error}")
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("interrupted; run the same command again to go on", INTERRUPTED)
+    except BrokenPipeError:
+        # Whatever is still buffered has no reader; without this the interpreter complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        line = _explained(error)
+        if line is None:
+            raise
+        return _fail(f"error: {line}")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str, code: int = USER_ERROR) -> int:
+    click.echo(text, err=True)
+    return code
+
+
+def _explained(error: OSError) -> str | None:
+    """Return the line for a full disk or a forbidden file; None for what is not the user's to mend."""
+    number = error.errno or 0
+    if number in _FULL:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"{_FULL[number]}{place}: nothing stored was harmed; make room and run the same command again"
+    if number in _DENIED:
+        return f"{error.filename or error}: {_DENIED[number]}; change its permissions, or name another store"
+    return None

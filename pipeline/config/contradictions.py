@@ -1,0 +1,55 @@
+"""Settings that are valid each by itself and not together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ckd.pipeline.config.problems import Problem, hint
+
+
+def contradictions(data: Mapping[str, Any]) -> list[Problem]:
+    """Return what does not fit together in a configuration as plain data.
+
+    The data may be unchecked, so that these problems are reported together with all others: whatever does not
+    have the expected form is passed over here, since it is reported elsewhere.
+    """
+    return [*_unknown_teachers(data), *_scores_without_state(data), *_pretraining_on_nothing(data)]
+
+
+def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
+    known = list(_mapping(data, "teachers"))
+    return [
+        Problem(("distill", "teachers", index), f"no teacher is named {name!r}{hint(name, known)}")
+        for index, name in enumerate(_chosen(data) or ())
+        if isinstance(name, str) and name not in known
+    ]
+
+
+def _scores_without_state(data: Mapping[str, Any]) -> list[Problem]:
+    chosen = _chosen(data)
+    teachers = _mapping(data, "teachers") if chosen is None else chosen
+    distill = _mapping(data, "distill")
+    scored = "loss" not in distill or _mapping(distill, "loss").get("in_batch", 0) != 0
+    if not (teachers and scored and _mapping(data, "labels").get("state") is False):
+        return []
+    text = "must be true: the loss in_batch scores items with the state; or take in_batch out of distill.loss"
+    return [Problem(("labels", "state"), text)]
+
+
+def _pretraining_on_nothing(data: Mapping[str, Any]) -> list[Problem]:
+    if data.get("sources"):
+        return []
+    return [
+        Problem(("teachers", name, "pretrain"), "needs domains to train on; name at least one under sources")
+        for name, teacher in _mapping(data, "teachers").items()
+        if isinstance(teacher, Mapping) and teacher.get("pretrain") is not None
+    ]
+
+
+def _chosen(data: Mapping[str, Any]) -> Sequence[Any] | None:
+    chosen = _mapping(data, "distill").get("teachers")
+    return chosen if isinstance(chosen, list | tuple) else None
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,57 @@
+"""Relative paths of a configuration, counted from the folder of its file."""
+
+from os.path import expanduser
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ckd.pipeline.config.models import Configuration
+from ckd.stages.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def anchored(configuration: Configuration, folder: Path) -> Configuration:
+    """Return the configuration with every path absolute.
+
+    Paths are the values of type Path, wherever they stand, and two keys that are text: a teacher's
+    ``checkpoint``, in which ``{domain}`` is filled in later, and ``text.encoder`` where it starts with ``.``,
+    ``/`` or ``~``, since else it is the name of a published encoder.
+    """
+    configuration = _anchored(configuration, folder)
+    text = configuration.text
+    if text.encoder.startswith((".", "/", "~")):
+        text = text.model_copy(update={"encoder": _absolute(text.encoder, folder)})
+    teachers = {name: _with_checkpoint(teacher, folder) for name, teacher in configuration.teachers.items()}
+    return configuration.model_copy(update={"text": text, "teachers": teachers})
+
+
+def _anchored(settings: S, folder: Path) -> S:
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    changed = {name: _anchored_value(value, folder) for name, value in values.items()}
+    return settings.model_copy(
+        update={name: value for name, value in changed.items() if value is not values[name]}
+    )
+
+
+def _anchored_value(value: Any, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return Path(_absolute(str(value), folder))
+    if isinstance(value, Settings):
+        return _anchored(value, folder)
+    if isinstance(value, dict):
+        return {name: _anchored_value(inner, folder) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_anchored_value(inner, folder) for inner in value)
+    return value
+
+
+def _with_checkpoint(teacher: Settings, folder: Path) -> Settings:
+    checkpoint = getattr(teacher, "checkpoint", None)
+    if not isinstance(checkpoint, str):
+        return teacher
+    return teacher.model_copy(update={"checkpoint": _absolute(checkpoint, folder)})
+
+
+def _absolute(path: str, folder: Path) -> str:
+    # Path.expanduser raises for the home of an unknown user; such a folder simply is not there.
+    return str(folder / expanduser(path))  # noqa: PTH111
