@@ -61,6 +61,7 @@ class Answer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._worker.shutdown()
+        self._reader.close()  # DuckDB refuses the next query while a half-read one is open
 
 
 def ask(connection: duckdb.DuckDBPyConnection, query: str) -> Answer:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -15,7 +14,8 @@ from ckd.storage.labels import part_names
 from ckd.storage.runs import METRICS, RANKS
 from ckd.storage.sql import views
 from ckd.storage.sql.contents import Contents
-from ckd.storage.sql.files import ReadOnlyFiles, virtual_name
+from ckd.storage.sql.files import ReadOnlyFiles, StoredFile
+from ckd.storage.sql.guard import user_error
 from ckd.storage.sql.schema import ITEM_ID, USER_ID, VIEWS
 from ckd.storage.sql.views import Branch
 
@@ -43,7 +43,7 @@ def open_views(
         threads: threads per query; by default as many as there are cores.
 
     Raises:
-        DamagedArtifact: a file's footer cannot be read.
+        DamagedArtifact: a file that had to be opened does not hold what was written.
     """
     sources = _Sources()
     statements = _view_statements(contents, sources)
@@ -51,13 +51,17 @@ def open_views(
     if threads is not None:
         settings["threads"] = threads
     connection = duckdb.connect(":memory:", config=settings)
-    connection.register_filesystem(ReadOnlyFiles(sources.paths))
-    connection.execute(f"set allowed_paths = {views.listed(sources.paths)}")
+    connection.register_filesystem(ReadOnlyFiles(sources.files.values()))
+    connection.execute(f"set allowed_paths = {views.listed(sources.files)}")
     connection.execute("set enable_external_access = false")
     connection.execute("set disabled_filesystems = 'LocalFileSystem'")
-    _create_runs(connection, contents)
-    for name, statement in statements.items():
-        connection.execute(f"create view {name} as {statement}")
+    try:
+        _create_runs(connection, contents)
+        for name, statement in statements.items():
+            connection.execute(f"create view {name} as {statement}")
+    except duckdb.Error as error:
+        connection.close()
+        raise user_error(error) from None
     connection.execute("set lock_configuration = true")
     return connection
 
@@ -66,17 +70,16 @@ class _Sources:
     """Collects the files that the views read, under the names by which they read them."""
 
     def __init__(self) -> None:
-        self.paths: dict[str, Path] = {}
+        self.files: dict[str, StoredFile] = {}
 
     def add(self, artifact: Artifact, names: Iterable[str]) -> tuple[str, ...]:
-        added = {
-            virtual_name(artifact, name): artifact.path / name for name in names if name in artifact.files
-        }
-        self.paths.update(added)
-        return tuple(added)
+        held = artifact.files
+        added = [StoredFile(artifact, name) for name in names if name in held]
+        self.files.update((file.virtual_name, file) for file in added)
+        return tuple(file.virtual_name for file in added)
 
     def schema(self, file: str) -> pa.Schema:
-        path = self.paths[file]
+        path = self.files[file].path
         try:
             return pq.read_schema(path)
         except (OSError, pa.ArrowInvalid) as error:

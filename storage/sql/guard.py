@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from ckd.storage.errors import UserError
+from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.sql.schema import VIEWS
 
 _NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
@@ -65,9 +65,11 @@ def _checked_explain(connection: duckdb.DuckDBPyConnection, query: str) -> str:
     if start is None:
         raise UserError("write EXPLAIN or EXPLAIN ANALYZE, then a SELECT")
     inner = query[start.end() :]
+    if re.match(r"\s*\(\s*(?:analyze|format)\b", inner, re.IGNORECASE):
+        raise UserError("EXPLAIN takes no options here but ANALYZE, without brackets")
     statements = _statements(inner)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise UserError("EXPLAIN and EXPLAIN ANALYZE take a SELECT and no options")
+        raise UserError("EXPLAIN and EXPLAIN ANALYZE take one SELECT")
     _check_tree(connection, inner)
     return f"explain {'analyze ' if start['analyze'] else ''}{inner}"
 
@@ -77,8 +79,8 @@ def _hint(query: str) -> str:
 
 
 def _check_tree(connection: duckdb.DuckDBPyConnection, query: str) -> None:
-    row = connection.execute("select json_serialize_sql($1::VARCHAR)", [query]).fetchone()
-    tree = json.loads(row[0]) if row else {"error": True}
+    rows = connection.execute("select json_serialize_sql($1::VARCHAR)", [query]).fetchall()
+    tree = json.loads(rows[0][0])
     if tree["error"]:
         raise UserError(
             f"{_ONE_QUESTION}; this one cannot be checked: {tree.get('error_message', 'no tree')}"
@@ -111,6 +113,9 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 def user_error(error: Exception) -> UserError:
     """Return DuckDB's complaint as one line: without its picture of the query, with what it suggests."""
     text = re.split(r"\n+LINE \d+:", str(error))[0]
+    damage = re.search(rf"{DamagedArtifact.__name__}: (.*)", text)
+    if damage:
+        return DamagedArtifact(damage[1])
     text = re.sub(r"^(?:\w+ )*Error: ", "", text)
     missing = re.match(r"Table with name (.*?) does not exist!", text)
     if missing:
