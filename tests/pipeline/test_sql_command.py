@@ -1,0 +1,194 @@
+"""`ckd sql` as people and programs see it."""
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from ckd.pipeline.commands.sql import command, listing, run_query
+from ckd.storage.artifact import Store
+from ckd.storage.corpus import write_corpus
+from ckd.storage.errors import UserError
+from ckd.storage.keys import Address
+from ckd.storage.sql import EXAMPLES, VIEWS, Contents
+
+ODD = 'a "quoted", title\nwith [red]brackets[/red] and \x1b[31mcolour, ' + "long " * 30
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    numbers = range(300)
+    texts = {name: [f"{name} {n}" for n in numbers] for name in ("brand", "categories", "description")}
+    items = {"item": pa.array(numbers, pa.int32()), "item_id": [f"i{n:03}" for n in numbers]}
+    items |= {"title": [ODD, *(f"title {n}" for n in numbers[1:])], **texts}
+    items |= {"popularity": pa.array(numbers, pa.int32())}
+    users = {"user_id": ["u1"], "items": pa.array([[2, 0, 1]], pa.list_(pa.int32()))}
+    users |= {"timestamps": pa.array([[10, 20, 30]], pa.list_(pa.int64()))}
+    with Store(tmp_path_factory.mktemp("store")).draft(Address("corpus", {})) as draft:
+        write_corpus(draft, pa.table(items), pa.table(users))
+        return Contents({"tools": draft.commit()})
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def asked(contents: Contents, query: str, form: str = "table", limit: int = 100) -> str:
+    stream = io.StringIO()
+    run_query(contents, query, form, stream, limit)
+    return stream.getvalue()
+
+
+VALUES = """select 1 as whole, 0.1::float as small, [0.1, null]::float[] as list,
+    1.25::decimal(4, 2) as exact, date '2024-02-29' as day, timestamp '2024-02-29 01:02:03' as moment,
+    true as yes, null as nothing, 'nan'::double as nan, {'a': [1.5::double, 'inf'::double]} as struct,
+    170141183460469231731687303715::hugeint as huge, map {'k': 0.1::float} as map,
+    'x'::blob as bytes, 'it''s' as text"""
+
+
+def test_json_holds_every_value(contents: Contents) -> None:
+    assert json.loads(asked(contents, VALUES, "json"), parse_constant=pytest.fail) == [
+        {
+            "whole": 1,
+            "small": 0.1,
+            "list": [0.1, None],
+            "exact": 1.25,
+            "day": "2024-02-29",
+            "moment": "2024-02-29T01:02:03",
+            "yes": True,
+            "nothing": None,
+            "nan": None,
+            "struct": {"a": [1.5, None]},
+            "huge": 170141183460469231731687303715,
+            "map": {"k": 0.1},
+            "bytes": "78",
+            "text": "it's",
+        }
+    ]
+
+
+def test_csv_holds_every_value(contents: Contents) -> None:
+    (row,) = csv.DictReader(io.StringIO(asked(contents, VALUES, "csv"), newline=""))
+    assert row == {
+        "whole": "1",
+        "small": "0.1",
+        "list": "[0.1, null]",
+        "exact": "1.25",
+        "day": "2024-02-29",
+        "moment": "2024-02-29T01:02:03",
+        "yes": "true",
+        "nothing": "",
+        "nan": "nan",
+        "struct": '{"a": [1.5, null]}',
+        "huge": "170141183460469231731687303715",
+        "map": '{"k": 0.1}',
+        "bytes": "78",
+        "text": "it's",
+    }
+
+
+def test_csv_and_json_give_all_rows_and_odd_texts_back(contents: Contents) -> None:
+    query = "select item, title from items order by item"
+    from_csv = list(csv.reader(io.StringIO(asked(contents, query, "csv", limit=1), newline="")))
+    assert from_csv[:2] == [["item", "title"], ["0", ODD]]
+    assert len(from_csv) == 301
+    from_json = json.loads(asked(contents, query, "json", limit=1))
+    assert from_json[0] == {"item": 0, "title": ODD}
+    assert [row["item"] for row in from_json] == list(range(300))
+
+
+def test_no_rows(contents: Contents) -> None:
+    query = "select item, title from items where false"
+    assert asked(contents, query, "csv") == "item,title\r\n"
+    assert json.loads(asked(contents, query, "json")) == []
+    assert asked(contents, query).splitlines()[-1] == "0 rows"
+
+
+def test_equal_names_do_not_lose_a_column(contents: Contents) -> None:
+    (row,) = json.loads(asked(contents, "select 1 as a, 2 as a, 3 as a_1", "json"))
+    assert list(row.values()) == [1, 2, 3]
+
+
+def test_table_says_how_many_rows_it_leaves_out(contents: Contents) -> None:
+    lines = asked(contents, "select item from items order by item", limit=7).splitlines()
+    assert [line.strip() for line in lines[2:9]] == list("0123456")
+    assert lines[-1] == "300 rows, 293 of them left out: --limit-rows 300 shows all"
+    assert asked(contents, "select 1").splitlines()[-1] == "1 row"
+
+
+def test_piped_table_is_never_shortened(contents: Contents) -> None:
+    text = asked(
+        contents, "select title, description, 0.1234567890123456::double as number from items limit 1"
+    )
+    assert "long " * 30 in text + " "
+    assert "0.1234567890123456" in text
+    assert "…" not in text
+    assert "[red]brackets[/red]" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 100])
+def test_table_on_a_terminal_shortens_texts_but_no_numbers(
+    contents: Contents, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = Terminal()
+    query = "select title, 0.1234567890123456::double as n, item_id from items limit 2"
+    run_query(contents, query, "table", stream)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue()).splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    assert stream.getvalue().count("0.1234567890123456") == 2
+    assert "i001" in stream.getvalue()
+    assert "…" in stream.getvalue()
+
+
+def test_control_characters_do_not_reach_the_terminal(contents: Contents) -> None:
+    text = asked(contents, "select title from items where item = 0")
+    assert "\x1b" not in text
+    assert "\\x1b[31mcolour" in text
+    assert "title\\nwith" in text
+
+
+def test_a_plan_is_printed_as_it_is(contents: Contents) -> None:
+    text = asked(contents, "explain analyze select sum(popularity) from items")
+    assert "Ungrouped Aggregate" in text
+    assert "explain_value" not in text
+
+
+def test_listing_names_every_view_column_and_example() -> None:
+    text = listing()
+    for name, view in VIEWS.items():
+        assert f"{name}: {view.description}" in text
+        assert all(column.meaning in text for column in view.columns.values())
+    assert all(query in text for query in EXAMPLES.values())
+
+
+def test_a_rejected_query_prints_nothing(contents: Contents) -> None:
+    stream = io.StringIO()
+    with pytest.raises(UserError, match="no view nope"):
+        run_query(contents, "select * from nope", "json", stream)
+    assert stream.getvalue() == ""
+
+
+@pytest.fixture
+def configured_command(contents: Contents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    plan = pytest.importorskip("ckd.pipeline.plan")
+    monkeypatch.setattr(plan, "sql_contents", lambda configuration: contents, raising=False)
+    commands = pytest.importorskip("ckd.pipeline.commands")
+    monkeypatch.setattr(commands.Request, "load", lambda request: None)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("configured_command")
+def test_the_command_answers_from_the_argument_or_standard_input() -> None:
+    result = CliRunner().invoke(command, ["select count(*) as n from items", "--format", "json"])
+    assert (result.exit_code, json.loads(result.output)) == (0, [{"n": 300}])
+    result = CliRunner().invoke(command, ["-", "--format", "csv"], input="select 1 as n; -- done\n")
+    assert result.output.split() == ["n", "1"]
+    result = CliRunner().invoke(command, [])
+    assert result.output == listing()
