@@ -38,5 +38,9 @@ def fixed_lists(values: npt.NDArray[Any]) -> pa.FixedSizeListArray:
 
 def matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Return an arrow column of n lists of one length d as a matrix [n, d]."""
-    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return values.reshape(len(column), -1)
+    # Chunk by chunk: as one arrow array, more than 2^31 numbers would overflow the offsets of a list.
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    if not chunks:
+        return np.empty((0, 0), column.type.value_type.to_pandas_dtype())
+    flat = (chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in chunks)
+    return np.concatenate(list(flat))
