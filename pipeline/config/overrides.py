@@ -76,4 +76,5 @@ def _assign(
 
 
 def _shown(text: str) -> str:
-    return f"--set {text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + '…'}"
+    shown = text.partition("\n")[0][:_LONGEST_SHOWN]
+    return f"--set {shown if shown == text else shown + '…'}"

@@ -1,6 +1,7 @@
 """What is wrong with one key, and how it is said."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,11 +18,15 @@ class Problem:
 
 
 def dotted(key: Key) -> str:
-    """Return a key as the user writes it: ``text.fields[1]``."""
+    """Return a key as the user writes it: ``text.fields[1]``; a name that could be misread is quoted."""
     text = ""
     for part in key:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{_clear(part)}"
     return text.removeprefix(".")
+
+
+def _clear(name: str) -> str:
+    return name if re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) else repr(name)
 
 
 def nearest(word: object, known: Iterable[str]) -> list[str]:
