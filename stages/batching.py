@@ -77,3 +77,20 @@ def flat_index(start: Int64s, length: Int64s) -> Int64s:
     """Return ``start[0], start[0] + 1, ...`` of all slices one after the other, int64 [sum(length)]."""
     begins = np.cumsum(length) - length
     return np.arange(int(length.sum())) + np.repeat(start - begins, length)
+
+
+def histories(
+    corpus: Corpus, users: npt.NDArray[np.int32], position: npt.NDArray[np.int32], max_length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the last ``max_length`` items of each user's first ``position`` items, and where each one ends.
+
+    Codes int64 [B, L], right-padded, oldest first; ends int64 [B], index of the last item.
+    """
+    length = np.minimum(position, max_length).astype(np.int64)
+    codes, _ = padded(corpus.sequence, corpus.offsets[users] + position - length, length)
+    return codes, torch.from_numpy(length - 1)
+
+
+def at(encoded: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return ``encoded[b, index[b]]`` of every row: [B, L, d], int64 [B] -> [B, d]."""
+    return encoded[torch.arange(len(encoded), device=encoded.device), index.to(encoded.device)]

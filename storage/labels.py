@@ -64,6 +64,10 @@ class LabelBlock:
     def __len__(self) -> int:
         return len(self.user)
 
+    def take(self, rows: npt.NDArray[np.int64]) -> "LabelBlock":
+        """Return the labels of some rows, in their order."""
+        return LabelBlock(*(None if column is None else column[rows] for column in vars(self).values()))
+
     @property
     def k(self) -> int:
         """Stored items per position."""

@@ -35,8 +35,8 @@ class CurriculumSettings(Settings):
 
     difficulty: dict[str, float] = Field(
         default_factory=lambda: {"length": 1.0, "popularity": 1.0},
-        description="weighted terms: length, popularity, teacher_loss, disagreement, or an SQL expression over "
-        "one row of the view `difficulty_terms`",
+        description="weighted terms: length, popularity, teacher_loss, disagreement, or an SQL aggregate over a user's "
+        "training rows of the view `labels`, such as avg(entropy); larger is harder",
     )
     pacing: Pacing = Field(
         default="root", description="how the served share of easiest sequences grows: linear, root, step, none"

@@ -28,6 +28,11 @@ def row_metrics(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, npt.NDArray[n
     return values | {"mrr": 1.0 / ranks}
 
 
+def metric_names(cutoffs: Sequence[int]) -> list[str]:
+    """Return the names of the metrics, in the order in which they are reported."""
+    return list(row_metrics(np.ones(0), cutoffs))
+
+
 def metrics(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, float]:
     """Return the mean of each metric over the rows; NaN without rows."""
     rows = row_metrics(ranks, cutoffs)

@@ -15,6 +15,7 @@ from ckd.storage.artifact import Artifact, Draft, Receipt, Store
 from ckd.storage.corpus import SPLITS, Corpus, Positions
 from ckd.storage.keys import Address
 from ckd.storage.labels import ROUNDINGS, LabelBlock, part_name, round_float16, write_part
+from ckd.storage.progress import expect_shards
 from ckd.storage.vectors import write_vectors
 
 Advance = Callable[[int, int], None]
@@ -73,6 +74,7 @@ def label_corpus(
             return present
         todo = shards(corpus, settings)
         draft.keep_only([part_name(shard.number) for shard in todo])
+        expect_shards(draft, len(todo))
         teacher = open_teacher()
         vectors = teacher.item_vectors()
         stored = vectors.cpu().numpy().astype(np.float32)

@@ -113,7 +113,7 @@ def same_type(first: pa.Array, second: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return both as strings unless both are integers: CSV knows only strings, Parquet may hold integers."""
     if first.type == second.type:
         return first, second
-    return first.cast(pa.string()), second.cast(pa.string())
+    return first.cast(pa.large_string()), second.cast(pa.large_string())
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:

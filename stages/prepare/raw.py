@@ -104,6 +104,9 @@ def _read(file: RawFile) -> pa.Table:
     table = READERS.load(file.format).read(file.path)
     if not isinstance(table, pa.Table):
         raise TypeError(f"the reader of {file.format} returned {type(table).__name__}, not a pyarrow Table")
+    repeated = {name for name in table.column_names if table.column_names.count(name) > 1}
+    if repeated:
+        raise UserError(f"{file.path} names the column {min(repeated)!r} more than once; rename or remove one")
     return table
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ckd.stages.prepare.masks import Bools, as_bools
 
-INTEGER = r"^\s*[+-]?\d{1,18}\s*$"
+INTEGER = r"^\s*[+-]?\d{1,38}\s*$"
 DECIMAL = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 ISO = (
     r"^\s*(?P<year>\d{4})-(?P<month>\d{2})-(?P<day>\d{2})"
@@ -23,6 +23,7 @@ ISO = (
 )
 UNITS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 INT64_END = 2.0**63
+INT64 = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ def _strings(values: pa.Array) -> Times:
 
 
 def _integer_strings(values: pa.Array) -> Times:
-    return _integers(pc.utf8_ltrim(values, "+").cast(pa.int64()))
+    wide = pc.utf8_ltrim(values, "+").cast(pa.decimal128(38, 0))
+    fits = pc.and_(pc.greater_equal(wide, INT64.min), pc.less_equal(wide, INT64.max))
+    return _integers(pc.if_else(fits, wide, None).cast(pa.int64()))
 
 
 def _decimal_strings(values: pa.Array) -> Times:

@@ -26,7 +26,7 @@ class Teacher(Protocol):
     """A frozen dual encoder over one domain: the raw score of an item is ``query . item vector``.
 
     Raw scores are on the teacher's training scale (for a cosine teacher: cosine / tau), so that their softmax is
-    the distribution that the teacher was trained to give.
+    the distribution that the teacher was trained to give. Tensors are of the dtype that it was opened with.
     """
 
     @property
@@ -34,13 +34,13 @@ class Teacher(Protocol):
         """Parameters that take part in scoring."""
 
     def item_vectors(self) -> torch.Tensor:
-        """Return float64 [n_items, d], row = item code."""
+        """Return [n_items, d], row = item code."""
 
     def queries(self, first: int, last: int, batch_size: int) -> torch.Tensor:
         """Return the query vector of every position of the users ``first`` to ``last`` (exclusive).
 
-        Float64 [N, d] in the order of ``Corpus.positions(first, last)``. ``batch_size``, in sequences, may change
-        speed and memory, never a value beyond float64 rounding.
+        [N, d] in the order of ``Corpus.positions(first, last)``. ``batch_size``, in sequences, may change
+        speed and memory, never a value beyond rounding.
         """
 
 

@@ -19,7 +19,7 @@ def read(path: Path) -> pa.Table:
     """Return the whole file, all columns string; an empty field is an empty string.
 
     Raises:
-        UserError: no header, a repeated column name, a row with too few or too many fields, a quote that is
+        UserError: no header, a row with too few or too many fields, a quote that is
             never closed, or bytes that are not UTF-8; the text names the file and the row.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","

@@ -17,6 +17,8 @@ def read(path: Path) -> pa.Table:
     try:
         # ParquetFile, not read_table: the latter would take "name=value" folders above the file for columns.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read()
+            table = file.read()
+        table.validate(full=True)  # Arrow does not look at strings when it reads them: they may not be UTF-8.
+        return table
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as Parquet ({error}); write or download it again") from error

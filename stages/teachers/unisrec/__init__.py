@@ -64,6 +64,9 @@ class AdaptSettings(settings.Settings):
     freeze_encoder: bool = Field(
         default=False, description="train the adaptor (and ID table) only, as the paper's fixed-encoder setting"
     )
+    dropout: float | None = Field(
+        default=None, ge=0, lt=1, description="of hidden layers and attention; as in pre-training by default"
+    )
     epochs: int = Field(default=60, ge=1, description="passes over the training sequences, at most")
     patience: int = Field(
         default=5, ge=1, description="epochs without a better NDCG@10 on validation before adaptation stops"
@@ -95,13 +98,13 @@ class Settings(settings.Settings):
 
 
 def open_teacher(
-    folder: Path, corpus: "Corpus", text: "TextVectors | None", device: "torch.device"
+    folder: Path, corpus: "Corpus", text: "TextVectors | None", device: "torch.device", dtype: "torch.dtype"
 ) -> "UniSRecTeacher":
-    """Open the frozen teacher in a folder for one domain.
+    """Open the frozen teacher in a folder for one domain, to compute in float64 (labels) or float32 (serving).
 
     Raises:
         UserError: the folder does not hold a UniSRec, or one that does not fit this domain or these text vectors.
     """
     from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
 
-    return UniSRecTeacher.open(folder, corpus, text, device)
+    return UniSRecTeacher.open(folder, corpus, text, device, dtype)

@@ -10,7 +10,15 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ckd.stages.batching import TrainingWindows, flat_index, length_buckets, padded, training_windows
+from ckd.stages.batching import (
+    TrainingWindows,
+    at,
+    flat_index,
+    histories,
+    length_buckets,
+    padded,
+    training_windows,
+)
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import Scorer, rank_targets
 from ckd.stages.teachers.contract import EpochReport, TextVectors
@@ -67,11 +75,9 @@ def scorer(model: UniSRec, vectors: torch.Tensor, corpus: Corpus) -> Scorer:
 
     @torch.inference_mode()
     def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> torch.Tensor:
-        length = np.minimum(position, model.settings.max_length).astype(np.int64)
-        codes, _ = padded(corpus.sequence, corpus.offsets[users] + position - length, length)
-        encoded = model.encode(table[codes.to(table.device)])
-        ends = encoded[torch.arange(len(users)), torch.from_numpy(length - 1)]
-        return F.normalize(ends, dim=-1) @ items.T
+        codes, ends = histories(corpus, users, position, model.settings.max_length)
+        states = at(model.encode(table[codes.to(table.device)]), ends)
+        return F.normalize(states, dim=-1) @ items.T
 
     return score
 
@@ -79,7 +85,11 @@ def scorer(model: UniSRec, vectors: torch.Tensor, corpus: Corpus) -> Scorer:
 def _start(pretrained: UniSRec, settings: AdaptSettings, corpus: Corpus) -> UniSRec:
     text_dimensions = pretrained.moe_adaptor.w_gate.shape[0]
     n_items = corpus.n_items if settings.mode == "transductive" else None
-    model = UniSRec(pretrained.settings, text_dimensions, n_items)
+    network = pretrained.settings
+    if settings.dropout is not None:
+        changed = {"hidden_dropout": settings.dropout, "attention_dropout": settings.dropout}
+        network = network.model_copy(update=changed)
+    model = UniSRec(network, text_dimensions, n_items)
     model.load_state_dict(pretrained.state_dict(), strict=n_items is None)
     if settings.freeze_encoder:
         model.position_embedding.requires_grad_(False)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ckd.stages.batching import flat_index, length_buckets, padded, training_windows
+from ckd.stages.batching import at, flat_index, length_buckets, padded, training_windows
 from ckd.stages.teachers.contract import EpochReport, TextVectors
 from ckd.stages.teachers.unisrec import PretrainSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
@@ -112,7 +112,10 @@ def contrast(
     augmented = model.encode(table[dropped.to(device)])
     last = mixture.sequence[start + length]
     return loss + settings.sequence_weight * sequence_sequence_loss(
-        _at_end(encoded, length), _at_end(augmented, dropped_length), last, settings.network.temperature
+        at(encoded, torch.from_numpy(length - 1)),
+        at(augmented, torch.from_numpy(dropped_length - 1)),
+        last,
+        settings.network.temperature,
     )
 
 
@@ -151,8 +154,3 @@ def drop_items(
     keep[:, 0] = True
     order = np.argsort(~keep, axis=1, kind="stable")
     return codes.gather(1, torch.from_numpy(order)), keep.sum(1)
-
-
-def _at_end(encoded: Tensor, length: npt.NDArray[np.int64]) -> Tensor:
-    rows = torch.arange(len(encoded), device=encoded.device)
-    return encoded[rows, torch.from_numpy(length - 1).to(encoded.device)]

@@ -1,6 +1,6 @@
 """The frozen UniSRec of one domain, as `ckd precompute` asks it.
 
-Everything is computed in float64. A UniSRec is small, so that costs little, and it makes the rounded labels the same
+Labels are computed in float64. A UniSRec is small, so that costs little, and it makes the rounded labels the same
 bytes whatever the batch size, the number of threads or the device.
 """
 
@@ -23,21 +23,25 @@ from ckd.storage.errors import UserError
 class UniSRecTeacher:
     """A :class:`ckd.stages.teachers.contract.Teacher`: z(v | h) = cos(s_h, v) / tau (paper, equation 7)."""
 
-    def __init__(self, model: UniSRec, corpus: Corpus, text: npt.NDArray, device: torch.device) -> None:
-        self._model = model.to(device, torch.float64).eval()
+    def __init__(
+        self, model: UniSRec, corpus: Corpus, text: npt.NDArray, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._model = model.to(device, dtype).eval()
         self._corpus = corpus
-        self._device = device
+        self._device, self._dtype = device, dtype
         with torch.inference_mode():
-            self._table = self._model.item_table(torch.from_numpy(text).to(device, torch.float64))
+            self._table = self._model.item_table(torch.from_numpy(text).to(device, dtype))
 
     @classmethod
-    def open(cls, folder: Path, corpus: Corpus, text: TextVectors | None, device: torch.device) -> Self:
+    def open(
+        cls, folder: Path, corpus: Corpus, text: TextVectors | None, device: torch.device, dtype: torch.dtype
+    ) -> Self:
         """Open a frozen teacher and check that it fits the domain and the text vectors."""
         if text is None:
             raise UserError(f"{folder}: a UniSRec needs item text vectors")
         config = load_config(folder)
         check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
-        return cls(load_model(folder, config, corpus.n_items), corpus, text.vectors, device)
+        return cls(load_model(folder, config, corpus.n_items), corpus, text.vectors, device, dtype)
 
     @property
     def n_parameters(self) -> int:
@@ -46,15 +50,15 @@ class UniSRecTeacher:
         return sum(tensor.numel() for name, tensor in parameters.items() if name != "moe_adaptor.w_noise")
 
     def item_vectors(self) -> torch.Tensor:
-        """Return unit vectors, float64 [n_items, d]."""
+        """Return unit vectors [n_items, d]."""
         return F.normalize(self._table, dim=-1)
 
     @torch.inference_mode()
     def queries(self, first: int, last: int, batch_size: int) -> torch.Tensor:
-        """Return unit sequence vectors divided by tau, float64 [N, d]; see the contract."""
+        """Return unit sequence vectors divided by tau, [N, d]; see the contract."""
         network = self._model.settings
         passes = windows(self._corpus, first, last, network.max_length)
-        out = torch.empty(int(passes.reads.sum()), network.hidden, dtype=torch.float64, device=self._device)
+        out = torch.empty(int(passes.reads.sum()), network.hidden, dtype=self._dtype, device=self._device)
         for batch in batches(passes, batch_size):
             length, reads = passes.length[batch], passes.reads[batch]
             codes, _ = padded(self._corpus.sequence, passes.start[batch], length)

@@ -66,7 +66,7 @@ def adapt_into(
     model, curve = adapt(start, settings, corpus, text, seed, device, on_epoch)
     mode: Literal["inductive", "transductive"] = "inductive" if model.item_embedding is None else "transductive"
     items = catalogue_digest(corpus) if mode == "transductive" else None
-    _add(draft, model, config.model_copy(update={"mode": mode, "items": items}))
+    _add(draft, model, config.model_copy(update={"mode": mode, "items": items, "network": model.settings}))
     write_curve(draft, curve)
     best = max(curve, key=lambda row: row["ndcg@10"])
     return {

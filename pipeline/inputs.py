@@ -1,0 +1,55 @@
+"""What later steps read, made on the way if it is not in the store: corpora and item text vectors."""
+
+import torch
+
+from ckd.pipeline.plan import Plan
+from ckd.pipeline.progress import bar, console
+from ckd.stages.prepare.prepare import prepare_domain
+from ckd.stages.teachers.contract import TextVectors
+from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import Corpus, read_corpus
+from ckd.storage.vectors import read_vectors
+
+
+def prepare(plan: Plan, domain: str) -> Artifact:
+    """Return the corpus artifact of a domain or source domain; prints its statistics when it is made."""
+    settings = {**plan.configuration.domains, **plan.configuration.sources}[domain]
+    present = plan.store.find(plan.corpus(domain))
+    if present is not None:
+        return present
+    artifact = prepare_domain(plan.store, domain, settings)
+    console.print(f"prepared {domain}: {summary(artifact)}")
+    return artifact
+
+
+def summary(artifact: Artifact) -> str:
+    """Return a corpus' statistics as one line."""
+    facts = artifact.facts
+    after = facts["after"]
+    rejected = {reason: count for reason, count in facts["rejected"].items() if count}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "none"
+    return (
+        f"{after['users']:,} users, {after['items']:,} items, {after['interactions']:,} interactions "
+        f"({after['mean_length']:.1f} per user), rejected rows: {reasons}"
+    )
+
+
+def corpus_of(plan: Plan, domain: str) -> Corpus:
+    """Return the corpus of a domain, in memory."""
+    return read_corpus(prepare(plan, domain))
+
+
+def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> TextVectors:
+    """Return the item text vectors of a domain, in memory."""
+    from ckd.stages.text.encode import encode_corpus
+
+    encoder = plan.encoder
+    artifact = plan.store.find(plan.text(domain))
+    if artifact is None:
+        with bar(f"text of {domain}", corpus.n_items, "items") as advance:
+            artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, advance)
+        console.print(f"encoded {domain}: {corpus.n_items:,} item texts in {artifact.manifest['wall_seconds']:.0f} s")
+    vectors = read_vectors(artifact)
+    if vectors is None:
+        raise ValueError(f"{artifact.path} holds no vectors")
+    return TextVectors(vectors, plan.text_encoder_digest)

@@ -1,0 +1,235 @@
+"""What a configuration asks for: every artifact's address, and whether it is there already.
+
+Computing an address reads raw files and small manifests only, so that a plan is made without torch or pyarrow.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from ckd.pipeline.config.models import Configuration
+from ckd.stages.distill.address import run_address
+from ckd.stages.precompute.address import label_address
+from ckd.stages.prepare.address import corpus_address
+from ckd.stages.pretrain.address import adapt_address, pretrain_address
+from ckd.stages.teachers import TEACHERS
+from ckd.stages.teachers.frozen import frozen_digests
+from ckd.stages.text.address import text_address
+from ckd.stages.text.encoder import WEIGHTS, Encoder, locate_encoder
+from ckd.storage.artifact import Artifact, Store
+from ckd.storage.errors import UserError
+from ckd.storage.keys import Address
+from ckd.storage.sql.contents import Contents, LabelSource
+
+
+class Pending(UserError):
+    """An address cannot be known yet: something before it has not been made. The text says what."""
+
+
+class Plan:
+    """The addresses of one configuration."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.store = Store(configuration.store)
+
+    @cache  # noqa: B019 - a plan lives as long as its command
+    def corpus(self, domain: str) -> Address:
+        """Return the corpus of a domain or source domain."""
+        domains = {**self.configuration.domains, **self.configuration.sources}
+        return corpus_address(domains[domain])
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The text encoder; downloaded if it must be.
+
+        Raises:
+            UserError: it cannot be found.
+        """
+        encoder = locate_encoder(self.configuration.text.encoder)
+        if encoder is None:
+            raise UserError(f"text.encoder: {self.configuration.text.encoder} cannot be found")
+        return encoder
+
+    @cached_property
+    def _local_encoder(self) -> Encoder:
+        encoder = locate_encoder(self.configuration.text.encoder, download=False)
+        if encoder is None:
+            raise Pending(f"text encoder {self.configuration.text.encoder} is not on this machine yet")
+        return encoder
+
+    def needs_text(self, teacher: str) -> bool:
+        """Return whether a teacher reads item text vectors."""
+        return bool(TEACHERS.load(self.configuration.teachers[teacher].kind).NEEDS_TEXT)
+
+    def text(self, domain: str) -> Address:
+        """Return the text vectors of a domain or source domain.
+
+        Raises:
+            Pending: the encoder is not on this machine yet.
+        """
+        return text_address(self.corpus(domain).key, self.configuration.text, self._local_encoder)
+
+    @property
+    def text_encoder_digest(self) -> str:
+        """SHA-256 of the encoder's weights."""
+        return self.encoder.digests[WEIGHTS]
+
+    def text_domains(self) -> list[str]:
+        """Return the domains, sources first, whose text vectors some teacher reads."""
+        teachers = self.configuration.teachers
+        if not any(self.needs_text(name) for name in teachers):
+            return []
+        pretrained = any(self.pretrained_by_us(name) for name in teachers)
+        return [*(self.configuration.sources if pretrained else ()), *self.configuration.domains]
+
+    def pretrained_by_us(self, teacher: str) -> bool:
+        """Return whether a teacher is pre-trained by `ckd pretrain`."""
+        return getattr(self.configuration.teachers[teacher], "pretrain", None) is not None
+
+    def adapted_by_us(self, teacher: str) -> bool:
+        """Return whether a teacher is adapted to each domain by `ckd pretrain`."""
+        adapt = getattr(self.configuration.teachers[teacher], "adapt", None)
+        return adapt is not None and adapt.mode != "none"
+
+    def pretrained(self, teacher: str) -> Address | None:
+        """Return the pre-trained teacher's address, or None where a checkpoint is given instead."""
+        settings = self.configuration.teachers[teacher]
+        if not self.pretrained_by_us(teacher):
+            return None
+        inputs = self.text if self.needs_text(teacher) else self.corpus
+        sources = [inputs(name).key for name in sorted(self.configuration.sources)]
+        return pretrain_address(settings.kind, settings.pretrain, sources, self.configuration.seed)
+
+    def start(self, teacher: str, domain: str) -> Path:
+        """Return the folder of the frozen teacher before adaptation.
+
+        Raises:
+            Pending: it has not been trained yet.
+            UserError: the checkpoint is not there.
+        """
+        address = self.pretrained(teacher)
+        if address is None:
+            checkpoint = Path(self.configuration.teachers[teacher].checkpoint.replace("{domain}", domain))
+            frozen_digests(checkpoint, f"teachers.{teacher}.checkpoint")
+            return checkpoint
+        return self._trained(address, teacher).path
+
+    def adapted(self, teacher: str, domain: str) -> Address | None:
+        """Return the adapted teacher's address, or None where the teacher is not adapted."""
+        settings = self.configuration.teachers[teacher]
+        if not self.adapted_by_us(teacher):
+            return None
+        start = frozen_digests(self.start(teacher, domain), f"teachers.{teacher}")
+        text = self.text(domain).key if self.needs_text(teacher) else None
+        return adapt_address(settings.kind, settings.adapt, start, self.corpus(domain).key, text, self.configuration.seed)
+
+    def frozen(self, teacher: str, domain: str) -> Path:
+        """Return the folder of the teacher that labels a domain.
+
+        Raises:
+            Pending: it has not been trained yet.
+        """
+        address = self.adapted(teacher, domain)
+        if address is None:
+            return self.start(teacher, domain)
+        return self._trained(address, teacher).path
+
+    @cache  # noqa: B019
+    def labels(self, teacher: str, domain: str) -> Address:
+        """Return the labels of one teacher for one domain.
+
+        Raises:
+            Pending: the teacher has not been trained yet.
+        """
+        digests = frozen_digests(self.frozen(teacher, domain), f"teachers.{teacher}")
+        text = self.text(domain).key if self.needs_text(teacher) else None
+        settings = self.configuration.labels
+        return label_address(teacher, domain, settings, digests, self.corpus(domain).key, text)
+
+    def taught_by(self) -> list[str]:
+        """Return the teachers that the students learn from."""
+        chosen = self.configuration.distill.teachers
+        return list(self.configuration.teachers if chosen is None else chosen)
+
+    def run(self, student: str, domain: str, distilled: bool) -> Address:
+        """Return one student, with or without distillation.
+
+        Raises:
+            Pending: a teacher has not been trained yet.
+        """
+        configuration = self.configuration
+        labels = {name: self.labels(name, domain).key for name in self.taught_by()} if distilled else {}
+        return run_address(
+            student,
+            domain,
+            configuration.students[student],
+            configuration.distill,
+            configuration.evaluate.mask_history,
+            configuration.seed,
+            self.corpus(domain).key,
+            labels,
+        )
+
+    def variants(self) -> list[bool]:
+        """Return which variants of each student are trained: False is without distillation."""
+        distilled = [True] if self.taught_by() and self.configuration.distill.alpha > 0 else []
+        return ([False] if self.configuration.distill.baseline or not distilled else []) + distilled
+
+    def ready_labels(self, domain: str) -> dict[str, Artifact]:
+        """Return the labels that the students of a domain learn from, by teacher.
+
+        Raises:
+            UserError: some are not in the store.
+        """
+        found = {name: self.store.find(self.labels(name, domain)) for name in self.taught_by()}
+        for name, artifact in found.items():
+            if artifact is None:
+                raise UserError(f"the store has no labels of teacher {name} for domain {domain}; run `ckd precompute`")
+        return {name: artifact for name, artifact in found.items() if artifact is not None}
+
+    def runs(self) -> Iterator[tuple[str, str, bool]]:
+        """Yield (student, domain, distilled) of every student that is trained."""
+        for domain in self.configuration.domains:
+            for student in self.configuration.students:
+                for distilled in self.variants():
+                    yield student, domain, distilled
+
+    def _trained(self, address: Address, teacher: str) -> Artifact:
+        artifact = self.store.find(address)
+        if artifact is None:
+            raise Pending(f"teacher {teacher} is not trained yet; run `ckd pretrain` first")
+        return artifact
+
+
+def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of the inputs in which two artifacts differ."""
+    left, right = _flat(wanted), _flat(found)
+    return sorted(name for name in left.keys() | right.keys() if left.get(name, ...) != right.get(name, ...))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not value:
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+    return flat
+
+
+def sql_contents(configuration: Configuration) -> Contents:
+    """Return what `ckd sql` shows: the configuration's corpora and labels as far as they are made, and all runs."""
+    plan = Plan(configuration)
+    corpora = {name: plan.store.find(plan.corpus(name)) for name in configuration.domains}
+    labels = []
+    for teacher in configuration.teachers:
+        for domain in configuration.domains:
+            try:
+                found = plan.store.find(plan.labels(teacher, domain))
+            except Pending:
+                continue
+            if found is not None:
+                labels.append(LabelSource(teacher, domain, found))
+    made = {name: artifact for name, artifact in corpora.items() if artifact is not None}
+    return Contents(made, labels, plan.store.all("runs"))

@@ -1,0 +1,94 @@
+"""What is still to do: for each step of a plan reuse, resume or compute, and why."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ckd.pipeline.plan import Pending, Plan, difference
+from ckd.storage.keys import Address
+from ckd.storage.progress import shards_done
+
+
+@dataclass(frozen=True)
+class Step:
+    """One artifact of a plan.
+
+    Attributes:
+        command: the `ckd` command that makes it.
+        what: its kind: corpus, text, teacher, labels or run.
+        subject: teacher, domain, student as far as they apply.
+        state: ``reuse``, ``resume (n of m shards)`` or ``compute``.
+        why: the reason, one phrase.
+    """
+
+    command: str
+    what: str
+    subject: str
+    state: str
+    why: str
+
+
+def steps(plan: Plan) -> Iterator[Step]:
+    """Yield the steps in the order in which they are done."""
+    configuration = plan.configuration
+    pretrained = [name for name in configuration.teachers if plan.pretrained_by_us(name)]
+    for domain in [*(configuration.sources if pretrained else ()), *configuration.domains]:
+        yield _step(plan, "prepare", "corpus", domain, lambda domain=domain: plan.corpus(domain))
+    for domain in plan.text_domains():
+        yield _step(plan, "prepare", "text", domain, lambda domain=domain: plan.text(domain))
+    for teacher in configuration.teachers:
+        yield from _teacher_steps(plan, teacher)
+    for teacher in configuration.teachers:
+        for domain in configuration.domains:
+            subject = f"{teacher}, {domain}"
+            yield _step(plan, "precompute", "labels", subject, lambda t=teacher, d=domain: plan.labels(t, d))
+    for student, domain, distilled in plan.runs():
+        subject = f"{student}, {domain}, {'distilled' if distilled else 'plain'}"
+        yield _step(
+            plan, "distill", "run", subject, lambda s=student, d=domain, x=distilled: plan.run(s, d, x)
+        )
+
+
+def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:
+    if plan.pretrained_by_us(teacher):
+        yield _step(plan, "pretrain", "teacher", f"{teacher}, pre-trained", lambda: plan.pretrained(teacher))
+    if plan.adapted_by_us(teacher):
+        for domain in plan.configuration.domains:
+            subject = f"{teacher}, adapted to {domain}"
+            yield _step(plan, "pretrain", "teacher", subject, lambda d=domain: plan.adapted(teacher, d))
+
+
+def _step(plan: Plan, command: str, what: str, subject: str, address_of: Callable[[], Address | None]) -> Step:
+    try:
+        address = address_of()
+    except Pending as pending:
+        return Step(command, what, subject, "compute", str(pending))
+    if address is None:
+        raise ValueError(f"{what} {subject} has no address")
+    state, why = _state(plan, address)
+    return Step(command, what, subject, state, why)
+
+
+def _state(plan: Plan, address: Address) -> tuple[str, str]:
+    if plan.store.find(address) is not None:
+        return "reuse", f"the store has {address.short_key}, made from the same inputs"
+    draft = plan.store.peek(address)
+    progress = shards_done(draft) if draft is not None else None
+    if progress is not None:
+        done, total = progress
+        return f"resume ({done} of {total} shards)", "an earlier run was stopped"
+    return "compute", _reason(plan, address)
+
+
+def _reason(plan: Plan, address: Address) -> str:
+    if (plan.store.root / address.directory).exists():
+        return "the stored one is damaged: its manifest is missing or its files do not have their sizes"
+    names = ("student", "domain", "distilled", "teacher", "step")
+    nearest: list[str] | None = None
+    for artifact in plan.store.all(address.kind):
+        same_kind = all(artifact.inputs.get(name) == address.inputs.get(name) for name in names if name in address.inputs)
+        if address.kind == "labels":
+            same_kind = artifact.path.parent == (plan.store.root / address.directory).parent
+        changed = difference(address.inputs, artifact.inputs)
+        if same_kind and (nearest is None or len(changed) < len(nearest)):
+            nearest = changed
+    return f"changed since the stored one: {', '.join(nearest)}" if nearest else "not in the store"

@@ -1,0 +1,136 @@
+"""Curriculum: sequences served progressively harder (CKD-MDSR, arXiv 2401.00797; terms and pacings are our reading).
+
+Difficulty is computed by SQL over the corpus and the cached labels, from the training part of each sequence only.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from ckd.stages.distill.settings import CurriculumSettings
+from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
+from ckd.storage.sql import Contents, LabelSource, ask, open_views
+
+Float64s = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+
+TERMS = {
+    # Every train position's target and the first item make up the training part of a sequence.
+    "length": "select user_id, count(*) as term from interactions where split = 'train' group by user_id",
+    # An item's surprise, -log of its share of the training interactions, averaged over the sequence.
+    "popularity": """
+        select user_id, avg(ln(total / greatest(popularity, 1))) as term
+        from interactions join items using (domain, item),
+             (select sum(popularity) as total from items)
+        where split = 'train' group by user_id""",
+    "teacher_loss": """
+        select user_id, avg(-target_logprob) as term
+        from labels where split = 'train' group by user_id""",
+    # Where two teachers share no stored item the join has no row: their overlap there is zero.
+    "disagreement": """
+        with pairs as (
+            select a.user_id, a.position, a.teacher as one, b.teacher as other
+            from labels a join labels b using (user_id, position)
+            where a.teacher < b.teacher and a.split = 'train'
+        ), shared as (
+            select a.user_id, a.position, a.teacher as one, b.teacher as other,
+                   sum(exp(least(a.logprob, b.logprob))) as overlap
+            from label_items a join label_items b using (user_id, position, item)
+            where a.teacher < b.teacher and a.split = 'train' and b.split = 'train'
+            group by all
+        )
+        select user_id, avg(1 - coalesce(overlap, 0)) as term
+        from pairs left join shared using (user_id, position, one, other) group by user_id""",
+}
+"""Each built-in term as a query that gives one value per user; larger is harder."""
+
+
+def difficulty(
+    corpus: Corpus,
+    artifact: Artifact,
+    labels: Mapping[str, Artifact],
+    terms: Mapping[str, float],
+) -> Float64s:
+    """Return d(u) in [0, 1] of every user, float64 [n_users]: the rank of the weighted sum of ranked terms.
+
+    Args:
+        corpus: the domain.
+        artifact: its corpus artifact.
+        labels: teacher to its labels of this domain.
+        terms: name in :data:`TERMS`, or an SQL expression aggregated over a user's rows of ``labels`` (for
+            instance ``avg(entropy)``, training positions only), to its weight. A user without a value is the easiest
+            in that term. Users that are equal in every term are ordered by identifier.
+
+    Raises:
+        UserError: an expression is not valid SQL.
+    """
+    sources = [LabelSource(teacher, "domain", found) for teacher, found in labels.items()]
+    total = np.zeros(corpus.n_users)
+    with open_views(Contents({"domain": artifact}, sources)) as connection:
+        for term, weight in terms.items():
+            query = TERMS.get(term) or (
+                f"select user_id, ({term})::double as term from labels where split = 'train' group by user_id"
+            )
+            try:
+                with ask(connection, f"select user_id, term from ({query})") as answer:
+                    rows = [batch for batch in answer.batches()]
+            except UserError as error:
+                raise UserError(f"distill.curriculum.difficulty: {term!r}: {error}") from None
+            total += weight * _ranks(_by_user(rows, corpus))
+    return _ranks(total, break_ties=True)
+
+
+def served_share(epoch: int, settings: CurriculumSettings) -> float:
+    """Return c(e), the share of easiest sequences that epoch ``e`` (from 1) is drawn from.
+
+    With s the start and p = (e - 1) / warmup: linear s + (1 - s) p; root sqrt(s^2 + (1 - s^2) p) (Platanios et al.
+    2019, arXiv 1903.09848); step the linear share held for equal times, rising ``steps`` times; none 1. From
+    epoch ``warmup`` + 1 on, always 1.
+    """
+    if settings.pacing == "none" or epoch > settings.warmup:
+        return 1.0
+    s, p = settings.start, (epoch - 1) / settings.warmup
+    if settings.pacing == "root":
+        return math.sqrt(s * s + (1 - s * s) * p)
+    if settings.pacing == "step":
+        p = math.floor(p * settings.steps) / settings.steps
+    return s + (1 - s) * p
+
+
+def served(hardness: Float64s, epoch: int, settings: CurriculumSettings) -> Int64s:
+    """Return the rows that an epoch serves, easiest first, int64; at least one.
+
+    Args:
+        hardness: float64 [S], d(u) of the S sequences that can be served.
+        epoch: from 1.
+        settings: pacing, start, warm-up.
+    """
+    count = max(1, math.ceil(served_share(epoch, settings) * len(hardness)))
+    return np.argsort(hardness, kind="stable")[:count]
+
+
+def _by_user(batches: list, corpus: Corpus) -> Float64s:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = np.full(corpus.n_users, -np.inf)
+    for batch in batches:
+        user = pc.index_in(batch.column("user_id").cast(corpus.user_ids.type), value_set=corpus.user_ids)
+        term = batch.column("term").cast(pa.float64()).to_numpy(zero_copy_only=False)
+        values[user.to_numpy()] = np.where(np.isnan(term), -np.inf, term)
+    return values
+
+
+def _ranks(values: Float64s, break_ties: bool = False) -> Float64s:
+    """Return ranks scaled to [0, 1]; equal values share their mean rank unless ties are broken by position."""
+    order = np.argsort(values, kind="stable")
+    ranks = np.empty(len(values))
+    ranks[order] = np.arange(len(values))
+    if not break_ties:
+        _, group = np.unique(values, return_inverse=True)
+        ranks = (np.bincount(group, weights=ranks) / np.bincount(group))[group]
+    return ranks / max(len(values) - 1, 1)

@@ -1,0 +1,105 @@
+"""One run: a trained student with its metrics, its configuration and the keys of all it was trained from."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ckd.stages.distill.curriculum import difficulty
+from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.teaching import Teaching
+from ckd.stages.distill.train import WATCHED, Epoch, Lesson, scorer, train
+from ckd.stages.evaluate.metrics import metrics
+from ckd.stages.evaluate.ranking import rank_targets
+from ckd.stages.evaluate.serving import count_parameters, milliseconds_per_1000_users
+from ckd.stages.evaluate.settings import EvaluateSettings
+from ckd.stages.students import STUDENTS
+from ckd.storage.artifact import Artifact, Draft, Store
+from ckd.storage.corpus import Corpus
+from ckd.storage.curve import write_curve
+from ckd.storage.keys import Address
+from ckd.storage.runs import WEIGHTS, write_config, write_metrics, write_ranks
+
+
+def prepare_lesson(
+    corpus: Corpus,
+    artifact: Artifact,
+    labels: Mapping[str, Artifact],
+    settings: DistillSettings,
+    device: torch.device,
+) -> Lesson:
+    """Load what the teachers say of a domain and how hard its sequences are.
+
+    Args:
+        corpus: the domain.
+        artifact: its corpus artifact, for SQL.
+        labels: teacher to its labels of the domain.
+        settings: losses, weighting, curriculum.
+        device: where the labels go.
+    """
+    teaching = Teaching.load(corpus, labels, settings, device)
+    if settings.curriculum.pacing == "none":
+        return Lesson(teaching, np.zeros(corpus.n_users))
+    return Lesson(teaching, difficulty(corpus, artifact, labels, settings.curriculum.difficulty))
+
+
+def train_run(
+    store: Store,
+    address: Address,
+    corpus: Corpus,
+    student: Any,
+    settings: DistillSettings,
+    evaluate: EvaluateSettings,
+    lesson: Callable[[], Lesson] | None,
+    seed: int,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+) -> Artifact:
+    """Return one student: from the store, or trained now.
+
+    Args:
+        store: where it is kept.
+        address: its key.
+        corpus: the domain.
+        student: settings of the network.
+        settings: of the training.
+        evaluate: cut-offs, masking.
+        lesson: gives what the teachers say; None trains without distillation. Called only if there is training to do.
+        seed: of the initial weights and the batches.
+        device: where it runs.
+        on_epoch: progress.
+    """
+    with store.draft(address) as draft:
+        if (present := store.find(address)) is not None:
+            return present
+        torch.manual_seed(seed)
+        network = STUDENTS.load(student.kind).build(student, corpus.n_items).to(device)
+        curve = train(
+            network, corpus, settings, lesson() if lesson else None, seed, evaluate.mask_history, on_epoch
+        )
+        facts = _keep(draft, network, corpus, student, evaluate)
+        write_curve(draft, curve)
+        best = max(curve, key=lambda row: row[WATCHED])
+        return draft.commit({**facts, "epochs": len(curve), "best_epoch": int(best["epoch"])})
+
+
+def _keep(
+    draft: Draft, network: Any, corpus: Corpus, student: Any, evaluate: EvaluateSettings
+) -> dict[str, Any]:
+    score = scorer(network, corpus)
+    ranks = {split: rank_targets(score, corpus, split, evaluate.mask_history) for split in ("valid", "test")}
+    write_ranks(draft, ranks, corpus)
+    write_metrics(draft, {split: metrics(values, evaluate.cutoffs) for split, values in ranks.items()})
+    write_config(draft, {"n_items": corpus.n_items, "corpus": corpus.key, "student": student.model_dump(mode="json")})
+    draft.add(WEIGHTS, lambda path: _save(network, path))
+    return {
+        "parameters": count_parameters(network),
+        "ms_per_1000_users": round(milliseconds_per_1000_users(score, corpus), 3),
+    }
+
+
+def _save(network: torch.nn.Module, path: Path) -> None:
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)

@@ -1,0 +1,139 @@
+"""The cached labels of all teachers for one domain, addressed by (user, position)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ckd.stages.distill.losses import in_batch, top_k
+from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.weighting import Weights, weigh
+from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
+from ckd.storage.labels import LabelBlock, read_labels
+from ckd.storage.vectors import read_vectors
+
+Int64s = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """One teacher's labels as tensors.
+
+    Attributes:
+        row: int64 [n_positions], row of the labels of each position of the corpus, -1 where there is none.
+        items, logprobs, kept_mass: as in ``LabelBlock``.
+        state: float32 [N, d] or None.
+        vectors: float32 [n_items, d] or None, the teacher's item vectors.
+    """
+
+    row: Tensor
+    items: Tensor
+    logprobs: Tensor
+    kept_mass: Tensor
+    state: Tensor | None
+    vectors: Tensor | None
+
+
+class Teaching:
+    """What all teachers say of one domain, and what it weighs."""
+
+    def __init__(self, opinions: Sequence[Opinion], weights: Weights, settings: DistillSettings) -> None:
+        self._opinions = list(opinions)
+        self._settings = settings
+        device = opinions[0].items.device
+        self.gate = weights.gate
+        self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
+
+    @classmethod
+    def load(
+        cls, corpus: Corpus, labels: Mapping[str, Artifact], settings: DistillSettings, device: torch.device
+    ) -> "Teaching":
+        """Load the training labels of all teachers and weigh them.
+
+        Raises:
+            UserError: a loss needs what the labels do not hold.
+        """
+        blocks, rows, opinions = [], [], []
+        for teacher, artifact in labels.items():
+            block = training_labels(artifact, corpus, settings)
+            vectors = read_vectors(artifact)
+            if settings.loss.get("in_batch") and (block.state is None or vectors is None):
+                raise UserError(
+                    f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "
+                    "set labels.state: true and run `ckd precompute`, or leave in_batch out"
+                )
+            row = row_index(block, corpus)
+            blocks.append(block)
+            rows.append(row)
+            opinions.append(_on_device(block, row, vectors, device))
+        return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
+
+    def losses(self, place: Tensor, logits: Tensor, logsumexp: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
+
+        Args:
+            place: int64 [N], index of each position among all positions of the corpus.
+            logits: float [N, n_items], of the student.
+            logsumexp: float [N], of the logits.
+            target: int64 [N], the items that followed.
+        """
+        total = torch.zeros_like(logsumexp)
+        taught = torch.zeros_like(target, dtype=torch.bool)
+        distinct = torch.unique(target)
+        for opinion, weight in zip(self._opinions, self._weight, strict=True):
+            row = opinion.row[place]
+            labelled = row >= 0
+            if not bool(labelled.any()):
+                continue
+            here = slice(None) if bool(labelled.all()) else labelled
+            value = self._loss(opinion, row[here], logits[here], logsumexp[here], distinct)
+            total[here] = total[here] + weight[place[here]] * value
+            taught |= labelled
+        return total, taught
+
+    def _loss(self, opinion: Opinion, row: Tensor, logits: Tensor, logsumexp: Tensor, distinct: Tensor) -> Tensor:
+        value = torch.zeros_like(logsumexp)
+        temperature = self._settings.temperature
+        if weight := self._settings.loss.get("top_k", 0.0):
+            chosen = logits.gather(1, opinion.items[row].long())
+            value = value + weight * top_k(
+                chosen, logsumexp, opinion.logprobs[row], opinion.kept_mass[row], temperature
+            )
+        if weight := self._settings.loss.get("in_batch", 0.0):
+            assert opinion.state is not None and opinion.vectors is not None  # noqa: S101 - checked by load
+            taught = opinion.state[row] @ opinion.vectors[distinct].T
+            value = value + weight * in_batch(logits[:, distinct], taught, temperature)
+        return value
+
+
+def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:
+    """Load one teacher's labels of the training positions, as much of them as the losses need."""
+    wide = ["items", "logprobs"] + (["state"] if settings.loss.get("in_batch") else [])
+    block = read_labels(artifact, corpus, wide)
+    return block.take(np.flatnonzero(block.split == 0))
+
+
+def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:
+    """Return the row of the labels of each position of the corpus, int64 [n_positions], -1 where there is none."""
+    index = np.full(corpus.n_positions, -1, np.int64)
+    index[corpus.position_offsets[block.user] + block.position - 1] = np.arange(len(block))
+    return index
+
+
+def _on_device(block: LabelBlock, row: Int64s, vectors: npt.NDArray | None, device: torch.device) -> Opinion:
+    def tensor(values: npt.NDArray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+
+    return Opinion(
+        row=tensor(row),
+        items=tensor(block.items),
+        logprobs=tensor(block.logprobs),
+        kept_mass=tensor(block.kept_mass),
+        state=None if block.state is None else tensor(block.state),
+        vectors=None if vectors is None else tensor(vectors),
+    )

@@ -1,0 +1,117 @@
+"""Confidence, consistency, and how they weigh teachers and positions (instance-level integration of CKD-MDSR,
+arXiv 2401.00797; the formulas are our reading)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from ckd.stages.distill.settings import Confidence, Consistency, WeightingSettings
+from ckd.storage.labels import LabelBlock
+
+Float64s = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each teacher's opinion counts at each of N positions.
+
+    Attributes:
+        teacher: float64 [P, N], w_p; sums to one over the teachers present, zero where a teacher has no label.
+        gate: float64 [N], g before it is scaled to mean 1; zero where no teacher has a label.
+        confidence, consistency: float64 [P, N], c_p and s_p; zero where a teacher has no label.
+    """
+
+    teacher: Float64s
+    gate: Float64s
+    confidence: Float64s
+    consistency: Float64s
+
+
+def weigh(labels: Sequence[LabelBlock], rows: Sequence[Rows], n_items: int, settings: WeightingSettings) -> Weights:
+    """Weigh P teachers at N positions.
+
+    Args:
+        labels: of each teacher.
+        rows: int64 [N] for each teacher: row of its labels at each position, -1 where it has none.
+        n_items: size of the catalogue.
+        settings: measures and exponents.
+    """
+    present = np.stack([row >= 0 for row in rows])
+    c = np.stack(
+        [_spread(confidence(block, n_items, settings.confidence), row) for block, row in zip(labels, rows, strict=True)]
+    )
+    s = consistency(labels, rows, settings.consistency)
+    strength = np.log(c.clip(_TINY)) + settings.consistency_power * np.log(s.clip(_TINY))
+    strength = np.where(present, strength / settings.softness, -np.inf)
+    best = strength.max(0, where=present, initial=-np.inf)
+    odds = np.where(present, np.exp(strength - np.where(np.isfinite(best), best, 0.0)), 0.0)
+    teacher = odds / np.maximum(odds.sum(0), _TINY)
+    gate = (teacher * c**settings.gate_confidence * s**settings.gate_consistency).sum(0)
+    return Weights(teacher, gate, np.where(present, c, 0.0), np.where(present, s, 0.0))
+
+
+def confidence(block: LabelBlock, n_items: int, measure: Confidence) -> Float64s:
+    """Return how sure a teacher is at each of its positions, in [0, 1]."""
+    if measure == "target_probability":
+        return np.exp(block.target_logprob.astype(np.float64))
+    if measure == "target_rank":
+        return 1 / np.log2(1.0 + block.target_rank)
+    if measure == "certainty":
+        return (1 - block.entropy.astype(np.float64) / np.log(n_items)).clip(0, 1)
+    return np.ones(len(block))
+
+
+def consistency(labels: Sequence[LabelBlock], rows: Sequence[Rows], measure: Consistency) -> Float64s:
+    """Return how much each teacher agrees with the others, float64 [P, N], in [0, 1].
+
+    It is the mean over the other teachers that have a label at the position, and 1 where there is none.
+    """
+    total = np.zeros((len(labels), len(rows[0])))
+    others = np.zeros_like(total)
+    for p, q in combinations(range(len(labels)), 2):
+        both = np.flatnonzero((rows[p] >= 0) & (rows[q] >= 0))
+        if measure == "none" or not len(both):
+            continue
+        agreement = pair_agreement(labels[p], rows[p][both], labels[q], rows[q][both], measure)
+        for teacher in (p, q):
+            total[teacher, both] += agreement
+            others[teacher, both] += 1
+    return np.where(others > 0, total / np.maximum(others, 1), 1.0)
+
+
+def pair_agreement(
+    left: LabelBlock, left_rows: Rows, right: LabelBlock, right_rows: Rows, measure: Consistency
+) -> Float64s:
+    """Return the agreement of two teachers at N positions, float64 [N].
+
+    ``overlap`` is sum_v min(p(v), q(v)) on the union of the stored items; an item that only one of them stored
+    counts as zero, which makes it a lower bound. ``top_k_jaccard`` is the Jaccard index of the stored items.
+    """
+    n, shift = len(left_rows), np.int64(1) << 32
+    at = np.arange(n, dtype=np.int64)[:, None] * shift
+    left_keys, right_keys = at + left.items[left_rows], at + right.items[right_rows]
+    common, i, j = np.intersect1d(left_keys, right_keys, assume_unique=True, return_indices=True)
+    position = common // shift
+    if measure == "top_k_jaccard":
+        shared = np.bincount(position, minlength=n)
+        return shared / (left.k + right.k - shared)
+    p = left.logprobs[left_rows].ravel()[i].astype(np.float64)
+    q = right.logprobs[right_rows].ravel()[j].astype(np.float64)
+    return np.bincount(position, weights=np.exp(np.minimum(p, q)), minlength=n).clip(0, 1)
+
+
+def scaled_gate(gate: Float64s, served: npt.NDArray[np.bool_]) -> Float64s:
+    """Return the gate scaled to mean 1 over the labelled positions that an epoch serves."""
+    labelled = served & (gate > 0)
+    mean = gate[labelled].mean() if labelled.any() else 1.0
+    return gate / mean
+
+
+def _spread(values: Float64s, rows: Rows) -> Float64s:
+    return np.where(rows >= 0, values[np.maximum(rows, 0)], 1.0)
