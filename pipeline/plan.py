@@ -93,11 +93,9 @@ class Plan:
         adapt = getattr(self.configuration.teachers[teacher], "adapt", None)
         return adapt is not None and adapt.mode != "none"
 
-    def pretrained(self, teacher: str) -> Address | None:
-        """Return the pre-trained teacher's address, or None where a checkpoint is given instead."""
+    def pretrained(self, teacher: str) -> Address:
+        """Return the address of a teacher that is pre-trained by us."""
         settings = self.configuration.teachers[teacher]
-        if not self.pretrained_by_us(teacher):
-            return None
         inputs = self.text if self.needs_text(teacher) else self.corpus
         sources = [inputs(name).key for name in sorted(self.configuration.sources)]
         return pretrain_address(settings.kind, settings.pretrain, sources, self.configuration.seed)
@@ -109,21 +107,24 @@ class Plan:
             Pending: it has not been trained yet.
             UserError: the checkpoint is not there.
         """
-        address = self.pretrained(teacher)
-        if address is None:
+        if not self.pretrained_by_us(teacher):
             checkpoint = Path(self.configuration.teachers[teacher].checkpoint.replace("{domain}", domain))
             frozen_digests(checkpoint, f"teachers.{teacher}.checkpoint")
             return checkpoint
-        return self._trained(address, teacher).path
+        return self._trained(self.pretrained(teacher), teacher).path
 
-    def adapted(self, teacher: str, domain: str) -> Address | None:
-        """Return the adapted teacher's address, or None where the teacher is not adapted."""
+    def adapted(self, teacher: str, domain: str) -> Address:
+        """Return the address of a teacher that is adapted by us.
+
+        Raises:
+            Pending: what it starts from has not been trained yet.
+        """
         settings = self.configuration.teachers[teacher]
-        if not self.adapted_by_us(teacher):
-            return None
         start = frozen_digests(self.start(teacher, domain), f"teachers.{teacher}")
         text = self.text(domain).key if self.needs_text(teacher) else None
-        return adapt_address(settings.kind, settings.adapt, start, self.corpus(domain).key, text, self.configuration.seed)
+        return adapt_address(
+            settings.kind, settings.adapt, start, self.corpus(domain).key, text, self.configuration.seed
+        )
 
     def frozen(self, teacher: str, domain: str) -> Path:
         """Return the folder of the teacher that labels a domain.
@@ -131,10 +132,9 @@ class Plan:
         Raises:
             Pending: it has not been trained yet.
         """
-        address = self.adapted(teacher, domain)
-        if address is None:
+        if not self.adapted_by_us(teacher):
             return self.start(teacher, domain)
-        return self._trained(address, teacher).path
+        return self._trained(self.adapted(teacher, domain), teacher).path
 
     @cache  # noqa: B019
     def labels(self, teacher: str, domain: str) -> Address:

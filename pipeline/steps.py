@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from ckd.pipeline.plan import Pending, Plan, difference
 from ckd.storage.keys import Address
@@ -32,38 +33,34 @@ def steps(plan: Plan) -> Iterator[Step]:
     configuration = plan.configuration
     pretrained = [name for name in configuration.teachers if plan.pretrained_by_us(name)]
     for domain in [*(configuration.sources if pretrained else ()), *configuration.domains]:
-        yield _step(plan, "prepare", "corpus", domain, lambda domain=domain: plan.corpus(domain))
+        yield _step(plan, "prepare", "corpus", domain, partial(plan.corpus, domain))
     for domain in plan.text_domains():
-        yield _step(plan, "prepare", "text", domain, lambda domain=domain: plan.text(domain))
+        yield _step(plan, "prepare", "text", domain, partial(plan.text, domain))
     for teacher in configuration.teachers:
         yield from _teacher_steps(plan, teacher)
     for teacher in configuration.teachers:
         for domain in configuration.domains:
             subject = f"{teacher}, {domain}"
-            yield _step(plan, "precompute", "labels", subject, lambda t=teacher, d=domain: plan.labels(t, d))
+            yield _step(plan, "precompute", "labels", subject, partial(plan.labels, teacher, domain))
     for student, domain, distilled in plan.runs():
         subject = f"{student}, {domain}, {'distilled' if distilled else 'plain'}"
-        yield _step(
-            plan, "distill", "run", subject, lambda s=student, d=domain, x=distilled: plan.run(s, d, x)
-        )
+        yield _step(plan, "distill", "run", subject, partial(plan.run, student, domain, distilled))
 
 
 def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:
     if plan.pretrained_by_us(teacher):
-        yield _step(plan, "pretrain", "teacher", f"{teacher}, pre-trained", lambda: plan.pretrained(teacher))
+        yield _step(plan, "pretrain", "teacher", f"{teacher}, pre-trained", partial(plan.pretrained, teacher))
     if plan.adapted_by_us(teacher):
         for domain in plan.configuration.domains:
             subject = f"{teacher}, adapted to {domain}"
-            yield _step(plan, "pretrain", "teacher", subject, lambda d=domain: plan.adapted(teacher, d))
+            yield _step(plan, "pretrain", "teacher", subject, partial(plan.adapted, teacher, domain))
 
 
-def _step(plan: Plan, command: str, what: str, subject: str, address_of: Callable[[], Address | None]) -> Step:
+def _step(plan: Plan, command: str, what: str, subject: str, address_of: Callable[[], Address]) -> Step:
     try:
         address = address_of()
     except Pending as pending:
         return Step(command, what, subject, "compute", str(pending))
-    if address is None:
-        raise ValueError(f"{what} {subject} has no address")
     state, why = _state(plan, address)
     return Step(command, what, subject, state, why)
 
@@ -85,7 +82,9 @@ def _reason(plan: Plan, address: Address) -> str:
     names = ("student", "domain", "distilled", "teacher", "step")
     nearest: list[str] | None = None
     for artifact in plan.store.all(address.kind):
-        same_kind = all(artifact.inputs.get(name) == address.inputs.get(name) for name in names if name in address.inputs)
+        same_kind = all(
+            artifact.inputs.get(name) == address.inputs.get(name) for name in names if name in address.inputs
+        )
         if address.kind == "labels":
             same_kind = artifact.path.parent == (plan.store.root / address.directory).parent
         changed = difference(address.inputs, artifact.inputs)

@@ -10,4 +10,4 @@ from pydantic import BaseModel, ConfigDict
 class Settings(BaseModel):
     """Immutable; unknown keys are errors; a field's description is its documentation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)

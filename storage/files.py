@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as stream:

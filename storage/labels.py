@@ -20,7 +20,7 @@ from ckd.storage.errors import DamagedArtifact
 from ckd.storage.parquet import read_table, write_table
 from ckd.storage.vectors import fixed_lists, matrix, read_vectors, write_vectors
 
-__all__ = ['read_vectors','write_vectors']
+__all__ = ["read_vectors", "write_vectors"]
 
 ROW_GROUP = 4_096
 """Rows per Parquet row group: about 0.4 M pairs at k = 100, right for scans and for random groups."""
@@ -66,7 +66,9 @@ class LabelBlock:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "LabelBlock":
         """Return the labels of some rows, in their order."""
-        return LabelBlock(*(None if column is None else column[rows] for column in vars(self).values()))
+        columns: dict[str, Any] = {name: column for name, column in vars(self).items() if column is not None}
+        taken: dict[str, Any] = {name: column[rows] for name, column in columns.items()}
+        return LabelBlock(**{"state": None, **taken})
 
     @property
     def k(self) -> int:

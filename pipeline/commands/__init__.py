@@ -65,9 +65,7 @@ def requested(function: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.pass_context
     @functools.wraps(function)
-    def command(
-        context: click.Context, /, file: Path | None, overrides: tuple[str, ...], **options: Any
-    ) -> Any:
+    def command(context: click.Context, /, file: Path | None, overrides: tuple[str, ...], **options: Any) -> Any:
         outer = context.find_object(Request) or Request()
         context.obj = outer.also(file, overrides)
         return function(context.obj, **options)

@@ -42,9 +42,7 @@ def command(configuration: Configuration) -> None:
     student_tables(runs, labels, configuration.evaluate)
 
 
-def _run(
-    plan: Plan, student: str, domain: str, labels: dict[str, Artifact], device: torch.device
-) -> Artifact:
+def _run(plan: Plan, student: str, domain: str, labels: dict[str, Artifact], device: torch.device) -> Artifact:
     from ckd.pipeline.inputs import prepare
     from ckd.pipeline.progress import epoch_lines
     from ckd.stages.distill.run import prepare_lesson, train_run

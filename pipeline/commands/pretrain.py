@@ -74,7 +74,6 @@ def _train(plan: Plan, teacher: str, training: ModuleType, device: torch.device)
             corpus = corpus_of(plan, name)
             sources.append((corpus, text_of(plan, name, corpus, device)))
         address = plan.pretrained(teacher)
-        assert address is not None  # noqa: S101
         report = epoch_lines(f"{teacher}, pre-training")
         artifact = pretrain_teacher(
             plan.store, address, training, settings.pretrain, sources, configuration.seed, device, report
@@ -84,7 +83,6 @@ def _train(plan: Plan, teacher: str, training: ModuleType, device: torch.device)
         corpus = corpus_of(plan, domain)
         text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
         address = plan.adapted(teacher, domain)
-        assert address is not None  # noqa: S101
         report = epoch_lines(f"{teacher}, {domain}")
         start = plan.start(teacher, domain)
         artifact = adapt_teacher(

@@ -58,9 +58,7 @@ def apply_override(data: Mapping[str, Any], override: Override) -> tuple[dict[st
     return _assign(data, override, (), override.parts)
 
 
-def _assign(
-    data: Mapping[str, Any], override: Override, done: Key, parts: Sequence[str]
-) -> tuple[dict[str, Any], Key]:
+def _assign(data: Mapping[str, Any], override: Override, done: Key, parts: Sequence[str]) -> tuple[dict[str, Any], Key]:
     taken = next((n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in data), 1)
     name, rest = ".".join(parts[:taken]), parts[taken:]
     key = (*done, name)

@@ -28,9 +28,7 @@ def anchored(configuration: Configuration, folder: Path) -> Configuration:
 def _anchored(settings: S, folder: Path) -> S:
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
     changed = {name: _anchored_value(value, folder) for name, value in values.items()}
-    return settings.model_copy(
-        update={name: value for name, value in changed.items() if value is not values[name]}
-    )
+    return settings.model_copy(update={name: value for name, value in changed.items() if value is not values[name]})
 
 
 def _anchored_value(value: Any, folder: Path) -> Any:

@@ -4,10 +4,12 @@ Difficulty is computed by SQL over the corpus and the cached labels, from the tr
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ckd.stages.distill.settings import CurriculumSettings
 from ckd.storage.artifact import Artifact
@@ -77,7 +79,7 @@ def difficulty(
             )
             try:
                 with ask(connection, f"select user_id, term from ({query})") as answer:
-                    rows = [batch for batch in answer.batches()]
+                    rows = list(answer.batches())
             except UserError as error:
                 raise UserError(f"distill.curriculum.difficulty: {term!r}: {error}") from None
             total += weight * _ranks(_by_user(rows, corpus))
@@ -113,10 +115,7 @@ def served(hardness: Float64s, epoch: int, settings: CurriculumSettings) -> Int6
     return np.argsort(hardness, kind="stable")[:count]
 
 
-def _by_user(batches: list, corpus: Corpus) -> Float64s:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _by_user(batches: Sequence[pa.RecordBatch], corpus: Corpus) -> Float64s:
     values = np.full(corpus.n_users, -np.inf)
     for batch in batches:
         user = pc.index_in(batch.column("user_id").cast(corpus.user_ids.type), value_set=corpus.user_ids)

@@ -77,18 +77,14 @@ def train_run(
             return present
         torch.manual_seed(seed)
         network = STUDENTS.load(student.kind).build(student, corpus.n_items).to(device)
-        curve = train(
-            network, corpus, settings, lesson() if lesson else None, seed, evaluate.mask_history, on_epoch
-        )
+        curve = train(network, corpus, settings, lesson() if lesson else None, seed, evaluate.mask_history, on_epoch)
         facts = _keep(draft, network, corpus, student, evaluate)
         write_curve(draft, curve)
         best = max(curve, key=lambda row: row[WATCHED])
         return draft.commit({**facts, "epochs": len(curve), "best_epoch": int(best["epoch"])})
 
 
-def _keep(
-    draft: Draft, network: Any, corpus: Corpus, student: Any, evaluate: EvaluateSettings
-) -> dict[str, Any]:
+def _keep(draft: Draft, network: Any, corpus: Corpus, student: Any, evaluate: EvaluateSettings) -> dict[str, Any]:
     score = scorer(network, corpus)
     ranks = {split: rank_targets(score, corpus, split, evaluate.mask_history) for split in ("valid", "test")}
     write_ranks(draft, ranks, corpus)

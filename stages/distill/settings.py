@@ -64,7 +64,7 @@ class DistillSettings(Settings):
     )
     temperature: float = Field(default=1.0, gt=0, description="softens teacher and student alike in the losses")
     loss: dict[LossName, float] = Field(
-        default_factory=lambda: {"in_batch": 1.0, "top_k": 1.0},
+        default={"in_batch": 1.0, "top_k": 1.0},
         min_length=1,
         description="losses to sum, with their weights: in_batch, top_k",
     )

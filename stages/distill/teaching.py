@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,12 @@ class Opinion:
     state: Tensor | None
     vectors: Tensor | None
 
+    def scores(self, row: Tensor, items: Tensor) -> Tensor:
+        """Return the teacher's raw scores of any items, float32 [len(row), len(items)]."""
+        if self.state is None or self.vectors is None:
+            raise ValueError("these labels hold no states")
+        return self.state[row] @ self.vectors[items].T
+
 
 class Teaching:
     """What all teachers say of one domain, and what it weighs."""
@@ -52,7 +59,7 @@ class Teaching:
     @classmethod
     def load(
         cls, corpus: Corpus, labels: Mapping[str, Artifact], settings: DistillSettings, device: torch.device
-    ) -> "Teaching":
+    ) -> Self:
         """Load the training labels of all teachers and weigh them.
 
         Raises:
@@ -105,8 +112,7 @@ class Teaching:
                 chosen, logsumexp, opinion.logprobs[row], opinion.kept_mass[row], temperature
             )
         if weight := self._settings.loss.get("in_batch", 0.0):
-            assert opinion.state is not None and opinion.vectors is not None  # noqa: S101 - checked by load
-            taught = opinion.state[row] @ opinion.vectors[distinct].T
+            taught = opinion.scores(row, distinct)
             value = value + weight * in_batch(logits[:, distinct], taught, temperature)
         return value
 
@@ -125,8 +131,10 @@ def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:
     return index
 
 
-def _on_device(block: LabelBlock, row: Int64s, vectors: npt.NDArray | None, device: torch.device) -> Opinion:
-    def tensor(values: npt.NDArray) -> Tensor:
+def _on_device(
+    block: LabelBlock, row: Int64s, vectors: npt.NDArray[np.float32] | None, device: torch.device
+) -> Opinion:
+    def tensor(values: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
     return Opinion(

@@ -1,4 +1,4 @@
-"""Trains one student: full softmax cross-entropy on the truth plus the teachers' losses, early stopping on validation."""
+"""Trains one student: full softmax on the truth plus the teachers' losses, early stopping on validation."""
 
 import time
 from collections.abc import Callable
@@ -61,9 +61,7 @@ def train(
         on_epoch: progress.
     """
     draw = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(
-        student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
+    optimiser = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     cut = training_windows(corpus, student.max_length)
     curve: list[Epoch] = []
     best, best_epoch, best_state = -1.0, 0, _copy(student)
@@ -155,9 +153,7 @@ def _step_losses(
     return (1 - alpha) * truth, alpha * gate[place] * taught, len(target)
 
 
-def _epoch_gate(
-    lesson: Lesson, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]
-) -> Tensor:
+def _epoch_gate(lesson: Lesson, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]) -> Tensor:
     first = corpus.position_offsets[cut.user[rows]] + cut.position[rows] - 1
     serving = np.zeros(corpus.n_positions, bool)
     serving[flat_index(first, cut.length[rows])] = True

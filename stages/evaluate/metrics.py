@@ -30,7 +30,7 @@ def row_metrics(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, npt.NDArray[n
 
 def metric_names(cutoffs: Sequence[int]) -> list[str]:
     """Return the names of the metrics, in the order in which they are reported."""
-    return list(row_metrics(np.ones(0), cutoffs))
+    return list(row_metrics(np.ones(0, np.int64), cutoffs))
 
 
 def metrics(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, float]:

@@ -21,9 +21,7 @@ SEPARATORS = {"categories": ", "}
 EXACT_FLOAT = 2.0**53
 
 
-def check_mapping(
-    columns: Mapping[str, str], items: Sequence[str], interactions: Sequence[str], where: str
-) -> None:
+def check_mapping(columns: Mapping[str, str], items: Sequence[str], interactions: Sequence[str], where: str) -> None:
     """Refuse an entry of the column mapping that can have no effect.
 
     Args:
@@ -38,9 +36,7 @@ def check_mapping(
     for ours, theirs in columns.items():
         known = sorted({*ITEM_COLUMNS, *INTERACTION_COLUMNS})
         if ours not in known:
-            raise UserError(
-                f"{where}: {ours!r} is none of our columns ({', '.join(known)}){_nearest(ours, known)}"
-            )
+            raise UserError(f"{where}: {ours!r} is none of our columns ({', '.join(known)}){_nearest(ours, known)}")
         there = [
             *(items if ours in ITEM_COLUMNS else ()),
             *(interactions if ours in INTERACTION_COLUMNS else ()),
@@ -60,9 +56,7 @@ def find_column(table: pa.Table, ours: str, columns: Mapping[str, str]) -> pa.Ch
     return None
 
 
-def need_column(
-    table: pa.Table, ours: str, columns: Mapping[str, str], path: Path, where: str
-) -> pa.ChunkedArray:
+def need_column(table: pa.Table, ours: str, columns: Mapping[str, str], path: Path, where: str) -> pa.ChunkedArray:
     """Return a raw column as :func:`find_column` does.
 
     Raises:
@@ -72,7 +66,7 @@ def need_column(
     if column is None:
         present = table.column_names
         raise UserError(
-            f"{path} has no column {ours!r}, only {', '.join(present)}{_nearest(ours, present)}; "
+            f"{path} has no column {ours!r}, only {', '.join(present) or 'none'}{_nearest(ours, present)}; "
             f"rename it in the file or map it with {where}: {{{ours}: <name in the file>}}"
         )
     return column
@@ -142,16 +136,12 @@ def _whole_numbers(values: pa.Array, path: Path, name: str) -> pa.Array:
         numbers = values.fill_null(np.nan).to_numpy(zero_copy_only=False)
         missing = np.isnan(numbers)
         if not np.all(missing | ((np.floor(numbers) == numbers) & (np.abs(numbers) < EXACT_FLOAT))):
-            raise UserError(
-                f"{path}: column {name!r} holds fractional or huge numbers; write identifiers as strings"
-            )
+            raise UserError(f"{path}: column {name!r} holds fractional or huge numbers; write identifiers as strings")
         return pa.array(np.where(missing, 0, numbers).astype(np.int64), mask=missing)
     try:
         return values.cast(pa.int64())
     except pa.ArrowException as error:
-        raise UserError(
-            f"{path}: column {name!r} does not fit 64 bits ({error}); write it as strings"
-        ) from error
+        raise UserError(f"{path}: column {name!r} does not fit 64 bits ({error}); write it as strings") from error
 
 
 def _joined(values: pa.Array, separator: str, path: Path, name: str) -> pa.Array:

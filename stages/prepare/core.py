@@ -26,11 +26,7 @@ def k_core(users: Codes, items: Codes, k: int, user_k: int | None = None) -> Mas
     kept = np.arange(len(users))
     while True:
         u, i = users[kept], items[kept]
-        enough = (
-            (np.bincount(u)[u] >= fewest_of_user) & (np.bincount(i)[i] >= k)
-            if len(kept)
-            else np.ones(0, bool)
-        )
+        enough = (np.bincount(u)[u] >= fewest_of_user) & (np.bincount(i)[i] >= k) if len(kept) else np.ones(0, bool)
         if enough.all():
             break
         kept = kept[enough]

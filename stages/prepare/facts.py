@@ -48,9 +48,7 @@ def _shape(size: Mapping[str, int]) -> dict[str, float]:
 
 def _text_shares(items: pa.Table) -> dict[str, float]:
     rows = max(items.num_rows, 1)
-    return {
-        name: round(1 - items[name].null_count / rows, 4) if items.num_rows else 0.0 for name in TEXT_FIELDS
-    }
+    return {name: round(1 - items[name].null_count / rows, 4) if items.num_rows else 0.0 for name in TEXT_FIELDS}
 
 
 def _less(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:

@@ -39,9 +39,7 @@ def prepare_domain(store: Store, name: str, settings: DomainSettings) -> Artifac
             f"lower {where}.k_core or add data"
         )
     if corpus_address(settings) != address:
-        raise UserError(
-            f"{settings.path}: the raw files changed while they were read; run the same command again"
-        )
+        raise UserError(f"{settings.path}: the raw files changed while they were read; run the same command again")
     with store.draft(address) as draft:
         found = store.find(address)
         if found is not None:

@@ -68,12 +68,9 @@ def read_domain(files: RawFiles, settings: DomainSettings, where: str) -> RawDom
     mapping, key = settings.columns, f"{where}.columns"
     check_mapping(mapping, raw_items.column_names, raw_interactions.column_names, key)
     columns = [
-        need_column(raw_interactions, name, mapping, files.interactions.path, key)
-        for name in INTERACTION_COLUMNS
+        need_column(raw_interactions, name, mapping, files.interactions.path, key) for name in INTERACTION_COLUMNS
     ]
-    item_ids = as_ids(
-        need_column(raw_items, "item_id", mapping, files.items.path, key), files.items.path, "item_id"
-    )
+    item_ids = as_ids(need_column(raw_items, "item_id", mapping, files.items.path, key), files.items.path, "item_id")
     wanted_ids = as_ids(columns[1], files.interactions.path, "item_id")
     item_ids, wanted_ids = same_type(item_ids, wanted_ids)
 

@@ -31,7 +31,7 @@ def adapt_address(
         corpus_key, text_key: the domain.
         seed: of the training.
     """
-    domain = {"start": dict(start), "corpus": corpus_key, "text": text_key, "seed": seed}
+    domain: dict[str, object] = {"start": dict(start), "corpus": corpus_key, "text": text_key, "seed": seed}
     return _address("adapt", kind, settings, domain)
 
 

@@ -29,9 +29,7 @@ _CLOSED = {
 }
 
 
-def open_views(
-    contents: Contents, memory_limit: str = "80%", threads: int | None = None
-) -> duckdb.DuckDBPyConnection:
+def open_views(contents: Contents, memory_limit: str = "80%", threads: int | None = None) -> duckdb.DuckDBPyConnection:
     """Return a connection with the views of ``VIEWS`` over some artifacts.
 
     It reads the artifacts' files and no others, writes nothing, and its settings are locked. Even so, run
@@ -104,8 +102,7 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
     corpora = contents.corpora.items()
     items = [branch(sources.add(corpus, [ITEMS]), {"domain": name}) for name, corpus in corpora]
     sequences = [
-        branch(sources.add(corpus, [SEQUENCES]), {"domain": name}, {"length": "len(items)"})
-        for name, corpus in corpora
+        branch(sources.add(corpus, [SEQUENCES]), {"domain": name}, {"length": "len(items)"}) for name, corpus in corpora
     ]
     labels = [
         branch(files, {"teacher": source.teacher, "domain": source.domain})

@@ -82,9 +82,7 @@ def _check_tree(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     rows = connection.execute("select json_serialize_sql($1::VARCHAR)", [query]).fetchall()
     tree = json.loads(rows[0][0])
     if tree["error"]:
-        raise UserError(
-            f"{_ONE_QUESTION}; this one cannot be checked: {tree.get('error_message', 'no tree')}"
-        )
+        raise UserError(f"{_ONE_QUESTION}; this one cannot be checked: {tree.get('error_message', 'no tree')}")
     for node in _nodes(tree):
         kind = node["type"]
         if kind.endswith("_NODE") and kind not in _NODES:

@@ -61,9 +61,7 @@ VIEWS: Mapping[str, View] = {
         {
             "domain": _DOMAIN,
             "user_id": _USER,
-            "position": Column(
-                "INTEGER", "place in the sequence, from 1; target of the label at position - 1"
-            ),
+            "position": Column("INTEGER", "place in the sequence, from 1; target of the label at position - 1"),
             "item": _ITEM,
             "timestamp": Column("BIGINT", "when, as in the raw data"),
             "split": Column("VARCHAR", "test for the last interaction, valid for the one before, else train"),

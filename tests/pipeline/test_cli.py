@@ -231,9 +231,7 @@ def test_what_the_user_can_not_mend_keeps_its_traceback(pipeline: Path, probe: l
     ("name", "said"),
     [("distil", "unknown command 'distil'; did you mean distill?"), ("xyzzy", "unknown command 'xyzzy'")],
 )
-def test_an_unknown_command_is_answered_by_the_nearest(
-    name: str, said: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_command_is_answered_by_the_nearest(name: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name]) == 2
     assert capfd.readouterr().err.splitlines()[-1] == f"Error: {said}"
 

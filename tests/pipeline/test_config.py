@@ -98,9 +98,7 @@ def test_anchors_and_merge_keys_work(tmp_path: Path) -> None:
 # --- paths
 
 
-def test_relative_paths_count_from_the_folder_of_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "project").mkdir()
     written(tmp_path / "project", WHOLE)
     monkeypatch.chdir(tmp_path)
@@ -186,14 +184,12 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
         ("text: {fields: title}", "4: text.fields: must be a list [a, b], not 'title'"),
         (
             "text:\n  fields:\n  - title\n  - titel",
-            "7: text.fields[1]: must be one of title, brand, categories, description, not 'titel'; "
-            "did you mean title?",
+            "7: text.fields[1]: must be one of title, brand, categories, description, not 'titel'; did you mean title?",
         ),
         ("text: {fields: [title, title]}", "4: text.fields: names a field twice"),
         (
             "sources: {new: {k_core: 3}}",
-            "4: sources.new.path: missing (folder with items.* and interactions.* "
-            "(parquet, csv, tsv or jsonl))",
+            "4: sources.new.path: missing (folder with items.* and interactions.* (parquet, csv, tsv or jsonl))",
         ),
         ("distill: {teachers: [cold]}", "4: distill.teachers[0]: no teacher is named 'cold'"),
         (

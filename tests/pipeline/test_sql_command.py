@@ -123,9 +123,7 @@ def test_table_says_how_many_rows_it_leaves_out(contents: Contents) -> None:
 
 
 def test_piped_table_is_never_shortened(contents: Contents) -> None:
-    text = asked(
-        contents, "select title, description, 0.1234567890123456::double as number from items limit 1"
-    )
+    text = asked(contents, "select title, description, 0.1234567890123456::double as number from items limit 1")
     assert "long " * 30 in text + " "
     assert "0.1234567890123456" in text
     assert "…" not in text

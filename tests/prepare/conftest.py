@@ -36,7 +36,9 @@ def write_delimited(path: Path, columns: Columns) -> None:
     with path.open("w", newline="", encoding="utf-8-sig") as stream:
         writer = csv.writer(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
         writer.writerow(columns)
-        writer.writerows(["" if value is None else value for value in row] for row in zip(*columns.values(), strict=True))
+        writer.writerows(
+            ["" if value is None else value for value in row] for row in zip(*columns.values(), strict=True)
+        )
 
 
 def write_jsonl(path: Path, columns: Columns) -> None:
@@ -44,14 +46,29 @@ def write_jsonl(path: Path, columns: Columns) -> None:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-WRITERS = {"parquet": write_parquet, "csv": write_delimited, "tsv": write_delimited, "jsonl": write_jsonl}
+WRITERS: dict[str, Callable[[Path, Columns], None]] = {
+    "parquet": write_parquet,
+    "csv": write_delimited,
+    "tsv": write_delimited,
+    "jsonl": write_jsonl,
+}
 
 Writer = Callable[..., Path]
 
 
 @pytest.fixture
+def items() -> dict[str, list[Any]]:
+    return {name: list(values) for name, values in ITEMS.items()}
+
+
+@pytest.fixture
+def interactions() -> dict[str, list[Any]]:
+    return {name: list(values) for name, values in INTERACTIONS.items()}
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Writer:
-    """Write a domain's raw files and return their folder."""
+    """A function that writes a domain's raw files in one format and returns their folder."""
 
     def write(kind: str = "parquet", items: Columns = ITEMS, interactions: Columns = INTERACTIONS) -> Path:
         path = tmp_path / f"raw-{len(list(tmp_path.iterdir()))}"

@@ -38,11 +38,7 @@ def commit_corpus(store: Store, domain: str, numeric: bool) -> Artifact:
     random = np.random.default_rng(len(domain))
     lengths = random.integers(3, 9, 20)
     sequences = [random.integers(0, N_ITEMS, length).astype(np.int32) for length in lengths]
-    ids = (
-        (lambda kind, n: [*range(100, 100 + n)])
-        if numeric
-        else (lambda kind, n: [f"{kind}{i:03}" for i in range(n)])
-    )
+    ids = (lambda kind, n: [*range(100, 100 + n)]) if numeric else (lambda kind, n: [f"{kind}{i:03}" for i in range(n)])
     items = pa.table(
         {
             "item": pa.array(np.arange(N_ITEMS, dtype=np.int32)),
@@ -88,14 +84,10 @@ def make_block(corpus: Corpus, first: int, last: int, seed: int, with_state: boo
     )
 
 
-def commit_labels(
-    store: Store, teacher: str, domain: str, corpus: Corpus
-) -> tuple[Artifact, list[LabelBlock]]:
+def commit_labels(store: Store, teacher: str, domain: str, corpus: Corpus) -> tuple[Artifact, list[LabelBlock]]:
     """Two shards with all users, and a file that no manifest names."""
     seed = TEACHERS.index(teacher)
-    blocks = [
-        make_block(corpus, *span, seed, with_state=seed == 0) for span in ((0, 11), (11, corpus.n_users))
-    ]
+    blocks = [make_block(corpus, *span, seed, with_state=seed == 0) for span in ((0, 11), (11, corpus.n_users))]
     place = (("teacher", str(seed)), ("domain", str(DOMAINS.index(domain))))
     with store.draft(Address("labels", {"teacher": teacher, "domain": domain}, place)) as draft:
         for number, block in enumerate(blocks):
@@ -112,9 +104,7 @@ def commit_run(store: Store, domain: str, corpus: Corpus, distilled: bool) -> Ar
     }
     inputs = {"student": "sasrec", "domain": domain, "seed": 1, "distilled": distilled}
     with store.draft(Address("runs", {**inputs, "distill": {"alpha": 0.25} if distilled else {}})) as draft:
-        stored_runs.write_metrics(
-            draft, {split: {"mrr": float((1 / of).mean())} for split, of in ranks.items()}
-        )
+        stored_runs.write_metrics(draft, {split: {"mrr": float((1 / of).mean())} for split, of in ranks.items()})
         stored_runs.write_ranks(draft, ranks, corpus)
         return draft.commit({"epochs": 9, "best_epoch": 4, "parameters": 1234})
 
@@ -132,9 +122,7 @@ class Stored:
             for domain, corpus in self.corpora.items():
                 artifact, self.blocks[teacher, domain] = commit_labels(self.store, teacher, domain, corpus)
                 self.labels.append(LabelSource(teacher, domain, artifact))
-        self.runs = [
-            commit_run(self.store, "tools", self.corpora["tools"], distilled) for distilled in (True, False)
-        ]
+        self.runs = [commit_run(self.store, "tools", self.corpora["tools"], distilled) for distilled in (True, False)]
         self.contents = Contents(self.artifacts, self.labels, self.runs)
 
     def digests(self) -> dict[str, str]:
@@ -155,11 +143,7 @@ def connection(stored: Stored) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
     with ask(connection, query) as answer:
-        return [
-            row
-            for batch in answer.batches()
-            for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)
-        ]
+        return [row for batch in answer.batches() for row in zip(*(c.to_pylist() for c in batch.columns), strict=True)]
 
 
 def quoted(text: str) -> str:
@@ -215,23 +199,17 @@ def test_identifiers_keep_their_type_unless_domains_differ(
             rows(connection, f"select * from {view}")
         pairs = """select count(*) from labels l join sequences s using (domain, user_id)
             join items i on i.item_id = l.target"""
-        assert rows(connection, pairs + " and i.domain = l.domain") == rows(
-            connection, "select count(*) from labels"
-        )
+        assert rows(connection, pairs + " and i.domain = l.domain") == rows(connection, "select count(*) from labels")
 
 
-def test_items_and_sequences_are_those_of_the_corpora(
-    stored: Stored, connection: duckdb.DuckDBPyConnection
-) -> None:
+def test_items_and_sequences_are_those_of_the_corpora(stored: Stored, connection: duckdb.DuckDBPyConnection) -> None:
     for domain, corpus in stored.corpora.items():
         where = f"where domain = {quoted(domain)}"
         found = rows(connection, f"select item, item_id, title, popularity from items {where} order by item")
         columns = [corpus.items[name].to_pylist() for name in ("item", "item_id", "title", "popularity")]
         assert found == [(code, str(name), title, n) for code, name, title, n in zip(*columns, strict=True)]
         sequences = rows(connection, f"select items, length from sequences {where} order by user_id")
-        assert sequences == [
-            (corpus.sequence_of(u).tolist(), corpus.lengths[u]) for u in range(corpus.n_users)
-        ]
+        assert sequences == [(corpus.sequence_of(u).tolist(), corpus.lengths[u]) for u in range(corpus.n_users)]
 
 
 def test_interactions_are_the_targets_of_the_positions_before(
@@ -274,9 +252,7 @@ def test_labels_are_those_written(
     assert [row[3] for row in long] == [titles[code] for code in codes]
 
 
-def test_files_that_no_manifest_names_are_not_read(
-    stored: Stored, connection: duckdb.DuckDBPyConnection
-) -> None:
+def test_files_that_no_manifest_names_are_not_read(stored: Stored, connection: duckdb.DuckDBPyConnection) -> None:
     total = sum(corpus.n_positions for corpus in stored.corpora.values())
     assert rows(connection, "select count(*) from labels") == [(2 * total,)]
 
@@ -294,16 +270,12 @@ def test_metrics_of_teachers_equal_those_computed_from_the_arrays(
             expected[teacher, domain, split, "mrr"] = (1 / of).mean()
             for cut in (10, 50):
                 expected[teacher, domain, split, f"recall@{cut}"] = (of <= cut).mean()
-                expected[teacher, domain, split, f"ndcg@{cut}"] = np.where(
-                    of <= cut, 1 / np.log2(1 + of), 0
-                ).mean()
+                expected[teacher, domain, split, f"ndcg@{cut}"] = np.where(of <= cut, 1 / np.log2(1 + of), 0).mean()
     assert {row[:4]: row[4] for row in found} == pytest.approx(expected, rel=1e-12)
     assert len(found) == len(expected)
 
 
-def test_runs_metrics_and_ranks_are_those_stored(
-    stored: Stored, connection: duckdb.DuckDBPyConnection
-) -> None:
+def test_runs_metrics_and_ranks_are_those_stored(stored: Stored, connection: duckdb.DuckDBPyConnection) -> None:
     columns = "run, student, domain, seed, distilled, alpha, temperature, parameters, epochs, best_epoch"
     run, alone = stored.runs
     assert rows(connection, f"select {columns} from runs order by distilled desc") == [
@@ -445,9 +417,7 @@ def test_attacks_are_refused_in_one_line_and_leave_every_byte(
     assert rows(connection, "select count(*) from runs") == [(2,)]
 
 
-def test_the_connection_alone_lets_no_query_write_or_read_elsewhere(
-    stored: Stored, link_outside: Path
-) -> None:
+def test_the_connection_alone_lets_no_query_write_or_read_elsewhere(stored: Stored, link_outside: Path) -> None:
     """Were the guard to miss something, the file system has to hold."""
     secret_table = pa.table({"a": [1]})  # noqa: F841
     before = stored.digests()

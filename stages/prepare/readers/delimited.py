@@ -19,8 +19,8 @@ def read(path: Path) -> pa.Table:
     """Return the whole file, all columns string; an empty field is an empty string.
 
     Raises:
-        UserError: no header, a row with too few or too many fields, a quote that is
-            never closed, or bytes that are not UTF-8; the text names the file and the row.
+        UserError: no header, a row with too few or too many fields, a quote that is never closed, or bytes that are
+            not UTF-8; the text names the file and the row.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     names = _header(path, delimiter)
@@ -52,15 +52,12 @@ def _header(path: Path, delimiter: str) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             names = next((row for row in csv.reader(stream, delimiter=delimiter) if row), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: the header row cannot be read ({error}); save the file as UTF-8") from error
+    except UnicodeDecodeError as error:
+        raise UserError(_not_utf8(path)) from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"{path}: the header row cannot be read ({error}); write the file again") from error
     if not names:
         raise UserError(f"{path} is empty; its first row must name the columns")
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise UserError(
-            f"{path} names the column {repeated[0]!r} more than once; remove or rename one of them"
-        )
     return names
 
 
@@ -72,18 +69,18 @@ def _complaint(path: Path, error: Exception, bad_rows: list[arrow_csv.InvalidRow
             f"{row.expected_columns}: {row.text[:80]!r}; quote values that hold the delimiter"
         )
     if "UTF8" in str(error):
-        return f"{path}, line {_first_undecodable_line(path)}: not UTF-8; save the file as UTF-8"
+        return _not_utf8(path)
     return f"{path} cannot be read ({error}); write or download it again"
 
 
-def _first_undecodable_line(path: Path) -> int:
+def _not_utf8(path: Path) -> str:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
                 line.decode()
             except UnicodeDecodeError:
-                return number
-    return 0
+                return f"{path}, line {number}: not UTF-8; save the file as UTF-8"
+    return f"{path}: not UTF-8; save the file as UTF-8"
 
 
 def _refuse_open_quote(path: Path, table: pa.Table, delimiter: str) -> None:
@@ -96,6 +93,4 @@ def _refuse_open_quote(path: Path, table: pa.Table, delimiter: str) -> None:
     with path.open("rb") as stream:
         stream.seek(max(path.stat().st_size - len(tail), 0))
         if stream.read() == tail:
-            raise UserError(
-                f"{path}, row {table.num_rows}: a quote is opened and never closed; is the file whole?"
-            )
+            raise UserError(f"{path}, row {table.num_rows}: a quote is opened and never closed; is the file whole?")

@@ -19,8 +19,6 @@ from ckd.storage.errors import UserError
 from ckd.storage.keys import canonical_json
 
 
-
-
 class Config(settings.Settings):
     """What the weights do not say."""
 

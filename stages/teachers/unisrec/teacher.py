@@ -7,6 +7,7 @@ bytes whatever the batch size, the number of threads or the device.
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
@@ -24,7 +25,7 @@ class UniSRecTeacher:
     """A :class:`ckd.stages.teachers.contract.Teacher`: z(v | h) = cos(s_h, v) / tau (paper, equation 7)."""
 
     def __init__(
-        self, model: UniSRec, corpus: Corpus, text: npt.NDArray, device: torch.device, dtype: torch.dtype
+        self, model: UniSRec, corpus: Corpus, text: npt.NDArray[np.float32], device: torch.device, dtype: torch.dtype
     ) -> None:
         self._model = model.to(device, dtype).eval()
         self._corpus = corpus
