@@ -191,7 +191,7 @@ def test_the_core_still_holds_after_short_sequences_are_dropped(folder, store):
     # At k = 2 user v (two items) fits, but is too short; without v nothing else carries item z.
     interactions = {
         "user_id": ["u"] * 4 + ["v"] * 2 + ["w"] * 4,
-        "item_id": ["x", "y", "x", "z"] + ["z", "x"] + ["y", "x", "y", "x"],
+        "item_id": list("xyxzzxyxyx"),
         "timestamp": list(range(10)),
     }
     path = folder("csv", {"item_id": ["x", "y", "z"]}, interactions)
