@@ -13,11 +13,10 @@ from ckd.storage.vectors import read_vectors
 
 def prepare(plan: Plan, domain: str) -> Artifact:
     """Return the corpus artifact of a domain or source domain; prints its statistics when it is made."""
-    settings = {**plan.configuration.domains, **plan.configuration.sources}[domain]
     present = plan.store.find(plan.corpus(domain))
     if present is not None:
         return present
-    artifact = prepare_domain(plan.store, domain, settings)
+    artifact = prepare_domain(plan.store, *plan.domain(domain))
     console.print(f"prepared {domain}: {summary(artifact)}")
     return artifact
 
@@ -26,11 +25,15 @@ def summary(artifact: Artifact) -> str:
     """Return a corpus' statistics as one line."""
     facts = artifact.facts
     after = facts["after"]
-    rejected = {reason: count for reason, count in facts["rejected"].items() if count}
-    reasons = ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "none"
+    reasons = ", ".join(
+        f"{count} {reason.replace('_', ' ')} in {file}"
+        for file, counts in facts["rejected"].items()
+        for reason, count in counts.items()
+        if count
+    )
     return (
         f"{after['users']:,} users, {after['items']:,} items, {after['interactions']:,} interactions "
-        f"({after['mean_length']:.1f} per user), rejected rows: {reasons}"
+        f"({after['mean_length']:.1f} per user), rejected rows: {reasons or 'none'}"
     )
 
 

@@ -12,6 +12,7 @@ from ckd.pipeline.config.models import Configuration
 from ckd.stages.distill.address import run_address
 from ckd.stages.precompute.address import label_address
 from ckd.stages.prepare.address import corpus_address
+from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
 from ckd.stages.teachers import TEACHERS
 from ckd.stages.teachers.frozen import frozen_digests
@@ -37,8 +38,13 @@ class Plan:
     @cache  # noqa: B019 - a plan lives as long as its command
     def corpus(self, domain: str) -> Address:
         """Return the corpus of a domain or source domain."""
-        domains = {**self.configuration.domains, **self.configuration.sources}
-        return corpus_address(domains[domain])
+        return corpus_address(self.domain(domain)[1])
+
+    def domain(self, name: str) -> tuple[str, DomainSettings]:
+        """Return the configuration key and the settings of a domain or source domain; their names are distinct."""
+        section = "domains" if name in self.configuration.domains else "sources"
+        settings: DomainSettings = getattr(self.configuration, section)[name]
+        return f"{section}.{name}", settings
 
     @cached_property
     def encoder(self) -> Encoder:

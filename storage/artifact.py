@@ -213,11 +213,20 @@ class Store:
             if not resume:
                 files.remove_directory(partial)
             (partial / ".receipts").mkdir(parents=True, exist_ok=True)
-            yield Draft(address, partial, final)
+            try:
+                yield Draft(address, partial, final)
+            finally:
+                if not (resume and _holds_files(partial)):
+                    files.remove_directory(partial)
 
     def _partial(self, address: Address) -> Path:
         final = self.root / address.directory
         return final.with_name(f".{final.name}.partial")
+
+
+def _holds_files(partial: Path) -> bool:
+    receipts = partial / ".receipts"
+    return receipts.is_dir() and any(receipts.iterdir())
 
 
 def load_artifact(path: Path) -> Artifact | None:

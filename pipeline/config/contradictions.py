@@ -12,7 +12,20 @@ def contradictions(data: Mapping[str, Any]) -> list[Problem]:
     The data may be unchecked, so that these problems are reported together with all others: whatever does not
     have the expected form is passed over here, since it is reported elsewhere.
     """
-    return [*_unknown_teachers(data), *_scores_without_state(data), *_pretraining_on_nothing(data)]
+    return [
+        *_ambiguous_names(data),
+        *_unknown_teachers(data),
+        *_scores_without_state(data),
+        *_pretraining_on_nothing(data),
+    ]
+
+
+def _ambiguous_names(data: Mapping[str, Any]) -> list[Problem]:
+    return [
+        Problem(("sources", name), "is also the name of a domain; give one of them another name")
+        for name in _mapping(data, "sources")
+        if name in _mapping(data, "domains")
+    ]
 
 
 def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:

@@ -12,12 +12,12 @@ from ckd.storage.errors import UserError
 from ckd.storage.files import remove_directory
 
 
-def prepare_domain(store: Store, name: str, settings: DomainSettings) -> Artifact:
+def prepare_domain(store: Store, where: str, settings: DomainSettings) -> Artifact:
     """Return the corpus of a domain, made from its raw files unless it is in the store.
 
     Args:
         store: where the corpus is kept.
-        name: the domain's name in the configuration, for messages only.
+        where: the domain's key in the configuration (``domains.office``), for messages only.
         settings: where the raw files are and how they become a corpus.
 
     Raises:
@@ -28,7 +28,6 @@ def prepare_domain(store: Store, name: str, settings: DomainSettings) -> Artifac
     found = store.find(address)
     if found is not None:
         return found
-    where = f"domains.{name}"
     # All that the raw files can be refused for comes before the lock: a refusal leaves no trace in the store.
     raw = read_domain(find_raw_files(settings.path), settings, where)
     built = build_corpus(raw, settings.k_core)

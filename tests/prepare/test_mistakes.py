@@ -16,7 +16,7 @@ def refusal(store):
 
     def prepare(path, **values):
         with pytest.raises(UserError) as caught:
-            prepare_domain(store, "shop", DomainSettings(path=path, **{"k_core": 1, **values}))
+            prepare_domain(store, "domains.shop", DomainSettings(path=path, **{"k_core": 1, **values}))
         assert not store.root.exists(), "a refusal leaves no trace in the store"
         text = str(caught.value)
         assert "\n" not in text
@@ -63,7 +63,7 @@ def test_unknown_format(folder, refusal):
 def test_a_stray_file_beside_the_data_is_no_mistake(folder, store):
     path = folder("csv")
     (path / "items.md").write_text("what the columns mean")
-    assert prepare_domain(store, "shop", DomainSettings(path=path, k_core=1))
+    assert prepare_domain(store, "domains.shop", DomainSettings(path=path, k_core=1))
 
 
 def test_missing_column(folder, refusal, interactions):
@@ -115,7 +115,7 @@ def test_too_many_unusable_items(folder, refusal, items):
 def test_the_allowed_share_is_allowed(folder, store, interactions):
     interactions["user_id"][7] = None
     path = folder("csv", interactions=interactions)
-    assert prepare_domain(store, "shop", DomainSettings(path=path, k_core=1, max_rejected=1 / 8))
+    assert prepare_domain(store, "domains.shop", DomainSettings(path=path, k_core=1, max_rejected=1 / 8))
 
 
 def test_nothing_left(folder, refusal):
@@ -181,9 +181,9 @@ def test_closed_quotes_at_the_end_are_no_mistake(folder, store, last):
     (path / "items.csv").write_text(f"item_id,title\na,x\nb,y\n007,z\nNA,{last}")
     if last == '"""':  # one escaped quote and no end
         with pytest.raises(UserError, match="never closed"):
-            prepare_domain(store, "shop", DomainSettings(path=path, k_core=1))
+            prepare_domain(store, "domains.shop", DomainSettings(path=path, k_core=1))
     else:
-        assert prepare_domain(store, "shop", DomainSettings(path=path, k_core=1))
+        assert prepare_domain(store, "domains.shop", DomainSettings(path=path, k_core=1))
 
 
 def test_bytes_that_are_not_utf8(folder, refusal):

@@ -1,0 +1,30 @@
+# `make run` distils the bundled sample, `make test` runs the tests, `make check` lints and type-checks.
+# The first of them creates .venv; nothing outside this folder is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test check clean
+
+run: .venv/.ready
+	$(BIN)/ckd precompute
+	$(BIN)/ckd distill
+
+test: .venv/.ready
+	$(BIN)/pytest
+
+check: .venv/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/ns/ckd
+	for folder in pipeline stages storage; do ln -sfn "$(CURDIR)/$$folder" build/ns/ckd/$$folder; done
+	MYPYPATH=build/ns $(BIN)/mypy -p ckd
+
+.venv/.ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ckd needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sample,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build store

@@ -1,0 +1,7 @@
+"""`python -m ckd.pipeline` is `ckd`."""
+
+import sys
+
+from ckd.pipeline.cli import main
+
+sys.exit(main())
