@@ -51,7 +51,6 @@ def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> Te
     if artifact is None:
         with bar(f"text of {domain}", corpus.n_items, "items") as advance:
             artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, advance)
-        console.print(f"encoded {domain}: {corpus.n_items:,} item texts in {artifact.manifest['wall_seconds']:.0f} s")
     vectors = read_vectors(artifact)
     if vectors is None:
         raise ValueError(f"{artifact.path} holds no vectors")

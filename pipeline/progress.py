@@ -1,5 +1,6 @@
 """Progress on the terminal: a bar where there is one, plain lines where output goes to a file."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Show a progress bar; yield ``advance(steps, bytes=0)``."""
+    """Show a progress bar on a terminal, and one line when it is done; yield ``advance(steps, bytes=0)``."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,7 +55,8 @@ def bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    started = time.perf_counter()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total, written=0)
 
         def advance(steps: int, written: int = 0) -> None:
@@ -62,6 +64,10 @@ def bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
             progress.update(task, advance=steps, written=total_written)
 
         yield advance
+        done, written = progress.tasks[task].completed, progress.tasks[task].fields["written"]
+    seconds = time.perf_counter() - started
+    speed = f", {written / seconds / 1e6:.1f} MB/s" if written else ""
+    console.print(f"{title}: {done:,.0f} {unit} in {seconds:.1f} s ({done / seconds:,.0f} {unit}/s{speed})")
 
 
 def epoch_lines(title: str) -> Callable[[dict[str, float]], None]:

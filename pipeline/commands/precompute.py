@@ -63,7 +63,7 @@ def _compute(plan: Plan, teacher: str, domain: str, corpus: Any, text_of: Any) -
     module = TEACHERS.load(plan.configuration.teachers[teacher].kind)
     folder = plan.frozen(teacher, domain)
     text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
-    with bar(f"{teacher} labels {domain}", corpus.n_positions, "positions") as advance:
+    with bar(f"labels of {teacher} for {domain}", corpus.n_positions, "positions") as advance:
         return label_corpus(
             plan.store,
             plan.labels(teacher, domain),

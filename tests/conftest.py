@@ -1,0 +1,232 @@
+"""A small world made of real files: a domain, a text encoder, a frozen teacher, and a folder in which `ckd` runs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import settings
+
+# A busy machine is slow, and that is no failure.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
+
+WORDS = ("red", "blue", "steel", "paper", "tape", "pen", "box", "glue", "nail", "ink", "large", "small")
+USERS, ITEMS, MAX_LENGTH, TEXT_DIMENSIONS = 60, 40, 8, 16
+PIPELINE = """\
+store: store
+device: cpu
+domains:
+  tiny: {{path: {raw}, k_core: 1}}
+text: {{encoder: {encoder}, max_tokens: 12}}
+teachers:
+  uni: {{kind: unisrec, checkpoint: {teacher}}}
+labels: {{top_k: 7, batch_size: 16, shard_rows: 128}}
+students:
+  small: {{kind: sasrec, hidden: 8, blocks: 1, max_length: 8}}
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """What is made once: raw files, encoder and teacher folders, and a store with the corpus and the text vectors."""
+
+    raw: Path
+    encoder: Path
+    teacher: Path
+    store: Path
+    corpus: object
+    text: object
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with a ``pipeline.yaml`` and a store of its own, in which `ckd` runs as a process."""
+
+    folder: Path
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def partial(self) -> Path:
+        """The folder of the labels that are being written."""
+        return next((self.store / "labels" / "teacher=uni" / "domain=tiny").glob(".key=*.partial"))
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the committed labels."""
+        return next((self.store / "labels" / "teacher=uni" / "domain=tiny").glob("key=*"))
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        code = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+        )
+
+    def ckd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def write_raw(folder: Path) -> None:
+    """Write a domain with users longer than the teacher's window, missing fields and two items of one text."""
+    draw = np.random.default_rng(7)
+    titles: list[str | None] = [" ".join(draw.choice(WORDS, draw.integers(1, 6))) for _ in range(ITEMS)]
+    brands: list[str | None] = [str(draw.choice(WORDS)) if draw.random() < 0.7 else None for _ in range(ITEMS)]
+    titles[11], brands[11] = titles[30], brands[30]
+    titles[5] = brands[5] = None
+    ids = [f"item-{number:02d}" for number in range(ITEMS)]
+    nothing = pa.nulls(ITEMS, pa.string())
+    items = {"item_id": ids, "title": titles, "brand": brands, "categories": nothing, "description": nothing}
+    pq.write_table(pa.table(items), folder / "items.parquet")
+    lengths = [3, 3, 4, MAX_LENGTH, MAX_LENGTH + 1, MAX_LENGTH + 2, *draw.integers(3, 21, USERS - 6)]
+    rows = [
+        (f"user-{user:02d}", ids[int(draw.integers(ITEMS))], 1_000 * user + step)
+        for user, length in enumerate(lengths)
+        for step in range(length)
+    ]
+    users, chosen, times = zip(*rows, strict=True)
+    interactions = {"user_id": users, "item_id": chosen, "timestamp": times}
+    pq.write_table(pa.table(interactions), folder / "interactions.parquet")
+
+
+def write_encoder(folder: Path, special_tokens: bool = True, positions: int = 32) -> Path:
+    """Write a BERT of random weights and a WordPiece tokenizer as Hugging Face files."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *"abcdefghijklmnopqrstuvwxyz.,", *(f"##{c}" for c in "aeinst")]
+    tokenizer = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if special_tokens:
+        tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+    torch.manual_seed(3)
+    model = BertModel(
+        BertConfig(
+            vocab_size=len(pieces),
+            hidden_size=TEXT_DIMENSIONS,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=positions,
+            initializer_range=0.3,
+        )
+    )
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def write_teacher(folder: Path, encoder: str, seed: int = 5) -> Path:
+    """Freeze a UniSRec in which no tensor is at its default."""
+    import torch
+
+    from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+    from ckd.stages.teachers.unisrec import NetworkSettings
+    from ckd.stages.teachers.unisrec.checkpoint import Config, save_config, save_weights
+    from ckd.stages.teachers.unisrec.network import UniSRec
+
+    network = NetworkSettings(hidden=8, experts=3, layers=2, heads=2, inner=12, max_length=MAX_LENGTH)
+    model = UniSRec(network, TEXT_DIMENSIONS)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, folder / WEIGHTS)
+    config = Config(mode="pretrained", network=network, text_dimensions=TEXT_DIMENSIONS, text_encoder=encoder)
+    save_config(config, folder / CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_encoder() -> Callable[..., Path]:
+    """A function that writes a text encoder into a folder."""
+    return write_encoder
+
+
+@pytest.fixture(scope="session")
+def make_teacher() -> Callable[..., Path]:
+    """A function that freezes a small UniSRec of random weights into a folder."""
+    return write_teacher
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The small world; nobody writes into it."""
+    import torch
+
+    from ckd.stages.prepare.prepare import prepare_domain
+    from ckd.stages.prepare.settings import DomainSettings
+    from ckd.stages.teachers.contract import TextVectors
+    from ckd.stages.text.encode import encode_corpus
+    from ckd.stages.text.encoder import WEIGHTS, locate_encoder
+    from ckd.stages.text.settings import TextSettings
+    from ckd.storage.artifact import Store
+    from ckd.storage.corpus import read_corpus
+    from ckd.storage.vectors import read_vectors
+
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "raw").mkdir()
+    write_raw(folder / "raw")
+    store = Store(folder / "store")
+    corpus = read_corpus(prepare_domain(store, "tiny", DomainSettings(path=folder / "raw", k_core=1)))
+    encoder = locate_encoder(str(write_encoder(folder / "encoder")))
+    assert encoder is not None
+    settings = TextSettings(encoder=str(folder / "encoder"), max_tokens=12)
+    vectors = read_vectors(encode_corpus(store, corpus, settings, encoder, torch.device("cpu")))
+    text = TextVectors(vectors, encoder.digests[WEIGHTS])
+    teacher = write_teacher(folder / "teacher", text.encoder)
+    return World(folder / "raw", folder / "encoder", teacher, store.root, corpus, text)
+
+
+@pytest.fixture(scope="session")
+def make_workplace(world: World) -> Callable[[Path], Workplace]:
+    """A function that makes a workplace of a folder: configuration and prepared store."""
+
+    def make(folder: Path) -> Workplace:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = PIPELINE.format(raw=world.raw, encoder=world.encoder, teacher=world.teacher)
+        (folder / "pipeline.yaml").write_text(text)
+        shutil.copytree(world.store, folder / "store")
+        return Workplace(folder)
+
+    return make
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, make_workplace: Callable[[Path], Workplace]) -> Workplace:
+    """A configuration and a store that holds the corpus and the text vectors, but no labels."""
+    return make_workplace(tmp_path / "workplace")
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory, make_workplace: Callable[[Path], Workplace]) -> Workplace:
+    """A workplace after an undisturbed `ckd precompute` with many small shards; nobody writes into it."""
+    place = make_workplace(tmp_path_factory.mktemp("labelled") / "workplace")
+    done = place.ckd("precompute", "--set", "labels.shard_rows=8")
+    assert done.returncode == 0, done.stderr
+    return place

@@ -1,0 +1,181 @@
+"""An artifact's name: what changes it and what must not."""
+
+import json
+import math
+from pathlib import PurePosixPath
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ckd.stages.precompute.address import label_address
+from ckd.stages.precompute.settings import LabelSettings
+from ckd.stages.pretrain.address import adapt_address, pretrain_address
+from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings, PretrainSettings
+from ckd.stages.text.address import text_address
+from ckd.stages.text.encoder import Encoder
+from ckd.stages.text.settings import TextSettings
+from ckd.storage import formats
+from ckd.storage.keys import SHORT, Address, canonical_json
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
+LABELS = {
+    "teacher": "uni",
+    "domain": "office",
+    "settings": LabelSettings(),
+    "frozen": {"config.json": "c", "model.safetensors": "w"},
+    "corpus_key": "corpus",
+    "text_key": "text",
+}
+
+
+def reversed_everywhere(value):
+    if isinstance(value, dict):
+        return {name: reversed_everywhere(inner) for name, inner in reversed(value.items())}
+    return [reversed_everywhere(inner) for inner in value] if isinstance(value, list) else value
+
+
+def label_key(**changed):
+    return label_address(**(LABELS | changed)).key
+
+
+# --- canonical JSON
+
+
+@given(VALUES)
+def test_the_order_in_which_keys_were_given_does_not_matter(value):
+    assert canonical_json(reversed_everywhere(value)) == canonical_json(value)
+
+
+@given(VALUES)
+def test_canonical_json_reads_back_as_the_value(value):
+    try:
+        assert json.loads(canonical_json(value)) == value
+    except UnicodeEncodeError:
+        pytest.fail("the text cannot be encoded")
+
+
+@given(VALUES, VALUES)
+def test_two_values_share_a_text_only_if_they_are_equal(left, right):
+    assume(canonical_json(left) == canonical_json(right))
+    assert left == right
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [math.nan], {"a": {"b": math.inf}}])
+def test_a_number_without_a_json_form_is_refused(value):
+    with pytest.raises(ValueError):
+        canonical_json(value)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", PurePosixPath("a"), {"a": [lambda: None]}])
+def test_an_object_is_refused(value):
+    with pytest.raises(TypeError):
+        canonical_json(value)
+
+
+# --- addresses
+
+
+@given(st.dictionaries(st.text(), VALUES, min_size=1, max_size=4), st.data())
+def test_a_key_changes_with_every_input(inputs, data):
+    name = data.draw(st.sampled_from(sorted(inputs)))
+    other = data.draw(VALUES)
+    assume(canonical_json(other) != canonical_json(inputs[name]))
+    key = Address("labels", inputs).key
+    assert Address("labels", inputs | {name: other}).key != key
+    assert Address("labels", {left: value for left, value in inputs.items() if left != name}).key != key
+
+
+def test_a_key_changes_with_the_kind():
+    assert Address("corpus", {"a": 1}).key != Address("text", {"a": 1}).key
+
+
+def test_partitions_are_not_part_of_the_key():
+    plain = Address("labels", {"a": 1})
+    partitioned = Address("labels", {"a": 1}, (("teacher", "uni"), ("domain", "office")))
+    assert plain.key == partitioned.key
+    assert plain.directory == PurePosixPath("labels", plain.key[:SHORT])
+    assert partitioned.directory == PurePosixPath(
+        "labels", "teacher=uni", "domain=office", f"key={partitioned.key[:SHORT]}"
+    )
+
+
+def test_a_key_of_today_is_a_key_of_tomorrow():
+    """A changed canonical form would orphan every store; this is the SHA-256 of the text in the comment."""
+    # {"inputs":{"a":1,"b":["ä",0.5,null,true]},"kind":"corpus"}
+    address = Address("corpus", {"b": ["ä", 0.5, None, True], "a": 1})
+    assert address.key == "15a5ec8e7b5f6a565c2e83c6f83ec57fee9110980055b566842fb301675373be"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"frozen": {"config.json": "c", "model.safetensors": "other"}},
+        {"frozen": {"config.json": "other", "model.safetensors": "w"}},
+        {"corpus_key": "other"},
+        {"text_key": "other"},
+        {"text_key": None},
+        {"settings": LabelSettings(top_k=99)},
+        {"settings": LabelSettings(splits=("train",))},
+        {"settings": LabelSettings(state=False)},
+        {"settings": LabelSettings(precision="float32")},
+    ],
+)
+def test_what_determines_a_label_changes_its_key(changed):
+    assert label_key(**changed) != label_key()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"settings": LabelSettings(batch_size=1)},
+        {"settings": LabelSettings(shard_rows=1)},
+        {"settings": LabelSettings(splits=("test", "valid", "train"))},
+        {"teacher": "another name"},
+        {"domain": "another name"},
+    ],
+)
+def test_what_changes_speed_files_or_names_only_does_not_change_the_key(changed):
+    assert label_key(**changed) == label_key()
+
+
+def test_a_newer_format_of_the_labels_is_another_key(monkeypatch):
+    key = label_key()
+    monkeypatch.setattr("ckd.stages.precompute.address.LABEL_FORMAT", formats.LABEL_FORMAT + 1)
+    assert label_key() != key
+
+
+def test_text_vectors_are_named_by_corpus_encoder_files_and_settings(tmp_path):
+    digests = {"config.json": "a", "tokenizer.json": "b", "model.safetensors": "c"}
+    key = text_address("corpus", TextSettings(), Encoder(tmp_path, digests)).key
+    assert text_address("corpus", TextSettings(encoder="moved"), Encoder(tmp_path / "moved", digests)).key == key
+    others = [
+        text_address("other", TextSettings(), Encoder(tmp_path, digests)),
+        text_address("corpus", TextSettings(max_tokens=9), Encoder(tmp_path, digests)),
+        text_address("corpus", TextSettings(fields=("brand", "title")), Encoder(tmp_path, digests)),
+        *(text_address("corpus", TextSettings(), Encoder(tmp_path, digests | {name: "x"})) for name in digests),
+    ]
+    assert len({key, *(address.key for address in others)}) == 1 + len(others)
+
+
+def test_a_trained_teacher_is_named_by_what_it_was_trained_on_and_how():
+    settings = PretrainSettings()
+    addresses = [
+        pretrain_address("unisrec", settings, ["a", "b"], 0),
+        pretrain_address("unisrec", settings, ["b", "a"], 0),
+        pretrain_address("unisrec", settings, ["a", "b"], 1),
+        pretrain_address("other", settings, ["a", "b"], 0),
+        pretrain_address("unisrec", PretrainSettings(network=NetworkSettings(hidden=64)), ["a", "b"], 0),
+        pretrain_address("unisrec", PretrainSettings(learning_rate=1e-4), ["a", "b"], 0),
+    ]
+    start = {"config.json": "c", "model.safetensors": "w"}
+    adapted = [
+        adapt_address("unisrec", AdaptSettings(), start, "corpus", "text", 0),
+        adapt_address("unisrec", AdaptSettings(), start | {"config.json": "x"}, "corpus", "text", 0),
+        adapt_address("unisrec", AdaptSettings(), start, "other", "text", 0),
+        adapt_address("unisrec", AdaptSettings(), start, "corpus", None, 0),
+        adapt_address("unisrec", AdaptSettings(), start, "corpus", "text", 1),
+        adapt_address("unisrec", AdaptSettings(mode="transductive"), start, "corpus", "text", 0),
+    ]
+    assert len({address.key for address in addresses + adapted}) == len(addresses + adapted)
