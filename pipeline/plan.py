@@ -17,7 +17,7 @@ from ckd.stages.pretrain.address import adapt_address, pretrain_address
 from ckd.stages.teachers import TEACHERS
 from ckd.stages.teachers.frozen import frozen_digests
 from ckd.stages.text.address import text_address
-from ckd.stages.text.encoder import WEIGHTS, Encoder, locate_encoder
+from ckd.stages.text.encoder import Encoder, locate_encoder
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
@@ -46,9 +46,8 @@ class Plan:
         settings: DomainSettings = getattr(self.configuration, section)[name]
         return f"{section}.{name}", settings
 
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The text encoder; downloaded if it must be.
+    def fetch_encoder(self) -> Encoder:
+        """Return the text encoder; downloaded if it must be.
 
         Raises:
             UserError: it cannot be found.
@@ -59,7 +58,7 @@ class Plan:
         return encoder
 
     @cached_property
-    def _local_encoder(self) -> Encoder:
+    def _encoder(self) -> Encoder:
         encoder = locate_encoder(self.configuration.text.encoder, download=False)
         if encoder is None:
             raise Pending(f"text encoder {self.configuration.text.encoder} is not on this machine yet")
@@ -75,12 +74,7 @@ class Plan:
         Raises:
             Pending: the encoder is not on this machine yet.
         """
-        return text_address(self.corpus(domain).key, self.configuration.text, self._local_encoder)
-
-    @property
-    def text_encoder_digest(self) -> str:
-        """SHA-256 of the encoder's weights."""
-        return self.encoder.digests[WEIGHTS]
+        return text_address(self.corpus(domain).key, self.configuration.text, self._encoder)
 
     def text_domains(self) -> list[str]:
         """Return the domains, sources first, whose text vectors some teacher reads."""

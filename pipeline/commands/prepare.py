@@ -19,17 +19,6 @@ def command(configuration: Configuration) -> None:
 
     The other commands do this by themselves when it is needed.
     """
-    from ckd.pipeline.device import chosen_device
-    from ckd.pipeline.inputs import corpus_of, prepare, summary, text_of
-    from ckd.pipeline.plan import Plan
-    from ckd.pipeline.progress import console
+    from ckd.pipeline.tasks.inputs import prepare_all
 
-    plan = Plan(configuration)
-    device = chosen_device(configuration.device)
-    for domain in [*configuration.sources, *configuration.domains]:
-        known = plan.store.find(plan.corpus(domain))
-        if known is not None:
-            console.print(f"{domain} is prepared: {summary(known)}")
-        prepare(plan, domain)
-    for domain in plan.text_domains():
-        text_of(plan, domain, corpus_of(plan, domain), device)
+    prepare_all(configuration)

@@ -47,13 +47,19 @@ class Opinion:
 
 
 class Teaching:
-    """What all teachers say of one domain, and what it weighs."""
+    """What all teachers say of one domain, and what it weighs.
+
+    Attributes:
+        gate: float64 [n_positions], g before it is scaled to mean 1.
+        labelled: bool [n_positions], whether any teacher has a label.
+    """
 
     def __init__(self, opinions: Sequence[Opinion], weights: Weights, settings: DistillSettings) -> None:
         self._opinions = list(opinions)
         self._settings = settings
         device = opinions[0].items.device
         self.gate = weights.gate
+        self.labelled = weights.teacher.any(0)
         self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
 
     @classmethod
@@ -63,11 +69,16 @@ class Teaching:
         """Load the training labels of all teachers and weigh them.
 
         Raises:
-            UserError: a loss needs what the labels do not hold.
+            UserError: a loss needs what the labels do not hold, or a teacher has no label to train on.
         """
         blocks, rows, opinions = [], [], []
         for teacher, artifact in labels.items():
             block = training_labels(artifact, corpus, settings)
+            if not len(block):
+                raise UserError(
+                    f"the labels of teacher {teacher} cover no training position; "
+                    "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
+                )
             vectors = read_vectors(artifact)
             if settings.loss.get("in_batch") and (block.state is None or vectors is None):
                 raise UserError(

@@ -157,7 +157,7 @@ def _epoch_gate(lesson: Lesson, corpus: Corpus, cut: TrainingWindows, rows: npt.
     first = corpus.position_offsets[cut.user[rows]] + cut.position[rows] - 1
     serving = np.zeros(corpus.n_positions, bool)
     serving[flat_index(first, cut.length[rows])] = True
-    return torch.from_numpy(scaled_gate(lesson.teaching.gate, serving)).float()
+    return torch.from_numpy(scaled_gate(lesson.teaching.gate, serving & lesson.teaching.labelled)).float()
 
 
 def _copy(student: Any) -> dict[str, Tensor]:

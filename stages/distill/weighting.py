@@ -106,12 +106,16 @@ def pair_agreement(
     return np.bincount(position, weights=np.exp(np.minimum(p, q)), minlength=n).clip(0, 1)
 
 
-def scaled_gate(gate: Float64s, served: npt.NDArray[np.bool_]) -> Float64s:
-    """Return the gate scaled to mean 1 over the labelled positions that an epoch serves."""
-    labelled = served & (gate > 0)
-    mean = gate[labelled].mean() if labelled.any() else 1.0
-    return gate / mean
+def scaled_gate(gate: Float64s, counted: npt.NDArray[np.bool_]) -> Float64s:
+    """Return the gate scaled to mean 1 over some positions: the labelled ones that an epoch serves.
+
+    A labelled position counts even if its own gate is zero. A gate that is zero on all of them stays as it is.
+    """
+    mean = gate[counted].mean() if counted.any() else 0.0
+    return gate / mean if mean > 0 else gate
 
 
 def _spread(values: Float64s, rows: Rows) -> Float64s:
-    return np.where(rows >= 0, values[np.maximum(rows, 0)], 1.0)
+    spread = np.ones(len(rows))
+    spread[rows >= 0] = values[rows[rows >= 0]]
+    return spread

@@ -50,16 +50,7 @@ def test_the_order_in_which_keys_were_given_does_not_matter(value):
 
 @given(VALUES)
 def test_canonical_json_reads_back_as_the_value(value):
-    try:
-        assert json.loads(canonical_json(value)) == value
-    except UnicodeEncodeError:
-        pytest.fail("the text cannot be encoded")
-
-
-@given(VALUES, VALUES)
-def test_two_values_share_a_text_only_if_they_are_equal(left, right):
-    assume(canonical_json(left) == canonical_json(right))
-    assert left == right
+    assert json.loads(canonical_json(value)) == value
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [math.nan], {"a": {"b": math.inf}}])

@@ -2,13 +2,28 @@
 
 import torch
 
+from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.device import chosen_device
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar, console
 from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.teachers.contract import TextVectors
+from ckd.stages.text.encoder import WEIGHTS
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.vectors import read_vectors
+
+
+def prepare_all(configuration: Configuration) -> None:
+    """Prepare every domain and source domain, and the text vectors that teachers read; print all statistics."""
+    plan = Plan(configuration)
+    for domain in [*configuration.sources, *configuration.domains]:
+        known = plan.store.find(plan.corpus(domain))
+        if known is not None:
+            console.print(f"{domain} is prepared: {summary(known)}")
+        prepare(plan, domain)
+    for domain in plan.text_domains():
+        text_of(plan, domain, corpus_of(plan, domain), chosen_device(configuration.device))
 
 
 def prepare(plan: Plan, domain: str) -> Artifact:
@@ -44,14 +59,14 @@ def corpus_of(plan: Plan, domain: str) -> Corpus:
 
 def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> TextVectors:
     """Return the item text vectors of a domain, in memory."""
-    from ckd.stages.text.encode import encode_corpus
-
-    encoder = plan.encoder
+    encoder = plan.fetch_encoder()
     artifact = plan.store.find(plan.text(domain))
     if artifact is None:
         with bar(f"text of {domain}", corpus.n_items, "items") as advance:
+            from ckd.stages.text.encode import encode_corpus  # transformers takes seconds to import
+
             artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, advance)
     vectors = read_vectors(artifact)
     if vectors is None:
         raise ValueError(f"{artifact.path} holds no vectors")
-    return TextVectors(vectors, plan.text_encoder_digest)
+    return TextVectors(vectors, encoder.digests[WEIGHTS])

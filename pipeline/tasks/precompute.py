@@ -1,0 +1,61 @@
+"""Labels of every teacher for every domain."""
+
+import torch
+
+from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.device import chosen_device
+from ckd.pipeline.plan import Plan
+from ckd.pipeline.progress import bar
+from ckd.pipeline.report.teachers import teacher_table
+from ckd.pipeline.tasks.inputs import prepare, text_of
+from ckd.stages.precompute.label import label_corpus
+from ckd.stages.precompute.serving import serving_facts
+from ckd.stages.teachers import TEACHERS
+from ckd.stages.teachers.contract import Teacher
+from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import read_corpus
+from ckd.storage.errors import UserError
+
+
+def precompute(configuration: Configuration) -> None:
+    """Make the labels that are not in the store and print the table of all.
+
+    Raises:
+        UserError: there is no teacher, or one is not trained yet or does not fit.
+    """
+    plan = Plan(configuration)
+    if not configuration.teachers:
+        raise UserError("teachers: the configuration names no teacher, so there is nothing to precompute")
+    pairs = [(teacher, domain) for teacher in configuration.teachers for domain in configuration.domains]
+    teacher_table({pair: labels_of(plan, *pair) for pair in pairs})
+
+
+def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
+    """Return the labels of one teacher for one domain: from the store, resumed, or computed."""
+    prepared = prepare(plan, domain)
+    if plan.needs_text(teacher):
+        plan.fetch_encoder()
+    address = plan.labels(teacher, domain)
+    if (present := plan.store.find(address)) is not None:
+        return present
+    corpus = read_corpus(prepared)
+    device = chosen_device(plan.configuration.device)
+    text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
+    folder = plan.frozen(teacher, domain)
+    module = TEACHERS.load(plan.configuration.teachers[teacher].kind)
+
+    def opened(dtype: torch.dtype) -> Teacher:
+        frozen: Teacher = module.open_teacher(folder, corpus, text, device, dtype)
+        return frozen
+
+    with bar(f"labels of {teacher} for {domain}", corpus.n_positions, "positions") as advance:
+        return label_corpus(
+            plan.store,
+            address,
+            corpus,
+            plan.configuration.labels,
+            lambda: opened(torch.float64),
+            device,
+            advance,
+            lambda: serving_facts(opened(torch.float32), corpus, device),
+        )
