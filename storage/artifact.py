@@ -22,6 +22,7 @@ from ckd.storage.lock import exclusive
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
+_ENTRIES = {"kind", "key", "inputs", "files", "facts"}
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def load_artifact(path: Path) -> Artifact | None:
         UserError: a newer version of ckd wrote it.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         schema = manifest["schema"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -248,6 +249,6 @@ def load_artifact(path: Path) -> Artifact | None:
     artifact = Artifact(path, manifest)
     try:
         whole = all((path / name).stat().st_size == receipt.bytes for name, receipt in artifact.files.items())
-    except (OSError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
-    return artifact if whole else None
+    return artifact if whole and manifest.keys() >= _ENTRIES else None
