@@ -25,6 +25,11 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
+@pytest.fixture
+def artifact(store):
+    return committed(store)
+
+
 def text_file(text):
     return lambda path: path.write_text(text, encoding="utf-8")
 
@@ -106,20 +111,18 @@ def test_a_directory_without_a_manifest_does_not_exist(store):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
-def test_a_directory_with_a_torn_manifest_does_not_exist(store, share):
-    path = committed(store).path / MANIFEST
-    whole = path.read_bytes().rstrip()
-    path.write_bytes(whole[: int(share * len(whole))])
+def test_a_directory_with_a_torn_manifest_does_not_exist(artifact, store, share):
+    whole = json.dumps(artifact.manifest, indent=1).encode()
+    (artifact.path / MANIFEST).write_bytes(whole[: int(share * len(whole))])
     assert store.find(ADDRESS) is None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 10_000), byte=st.integers(0, 255))
-def test_a_manifest_with_a_wrong_byte_is_no_reason_to_fall_over(store, place, byte):
-    path = committed(store).path / MANIFEST
-    content = bytearray(path.read_bytes())
+def test_a_manifest_with_a_wrong_byte_is_no_reason_to_fall_over(artifact, store, place, byte):
+    content = bytearray(json.dumps(artifact.manifest, indent=1).encode())
     content[place % len(content)] = byte
-    path.write_bytes(content)
+    (artifact.path / MANIFEST).write_bytes(content)
     try:
         found = store.find(ADDRESS)
     except UserError as error:
@@ -183,7 +186,7 @@ def test_a_newer_manifest_is_refused_with_one_line_that_says_what_to_do(store):
 
 
 def test_a_manifest_is_read_as_utf_8_whatever_the_locale(store):
-    path = committed(store, Address("text", {"column": "größe"}), größe="x").path
+    path = committed(store, Address("text", {"column": "größe"})).path
     code = (
         "import sys; from pathlib import Path; from ckd.storage.artifact import load_artifact; "
         "found = load_artifact(Path(sys.argv[1])); print(ascii(found.inputs['column']))"
@@ -225,7 +228,7 @@ def test_the_mend_that_damage_is_answered_with_works(store):
 
 
 def test_a_resumed_draft_trusts_the_files_whose_digest_is_that_of_their_receipt(store):
-    with store.draft(ADDRESS) as draft:
+    with store.draft(ADDRESS, resume=True) as draft:
         for name in ("whole", "flipped", "short", "gone", "unreceipted"):
             draft.add(name, text_file(f"content of {name}"), rows=3)
     (draft.partial / "flipped").write_text("content of flopped")
@@ -243,15 +246,33 @@ def test_a_resumed_draft_trusts_the_files_whose_digest_is_that_of_their_receipt(
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"bytes": 1}', '{"bytes": 1, "sha256": "x", "more": 1}'])
 def test_a_torn_receipt_is_no_receipt(store, text):
-    with store.draft(ADDRESS) as draft:
+    with store.draft(ADDRESS, resume=True) as draft:
         draft.add("a", text_file("a"))
     (draft.partial / ".receipts" / "a.json").write_text(text)
     with store.draft(ADDRESS, resume=True) as draft:
         assert draft.receipt("a") is None
 
 
+def test_what_a_writer_that_can_not_resume_leaves_behind_is_removed(store):
+    with pytest.raises(OSError, match="no space left"), store.draft(ADDRESS) as draft:
+        draft.add("a", text_file("half of it"))
+        raise OSError("no space left")
+    assert tree(store.root / "text") == []
+
+
+def test_a_writer_that_can_resume_leaves_its_files_but_no_empty_folder(store):
+    with store.draft(ADDRESS, resume=True):
+        pass
+    assert tree(store.root / "text") == []
+    with pytest.raises(OSError, match="no space left"), store.draft(ADDRESS, resume=True) as draft:
+        draft.add("a", text_file("the first file"))
+        raise OSError("no space left")
+    with store.draft(ADDRESS, resume=True) as draft:
+        assert draft.receipt("a") is not None
+
+
 def test_without_resume_what_was_left_is_removed_first(store):
-    with store.draft(ADDRESS) as draft:
+    with store.draft(ADDRESS, resume=True) as draft:
         draft.add("a", text_file("old"))
     with store.draft(ADDRESS) as draft:
         assert draft.receipt("a") is None
@@ -274,7 +295,7 @@ def test_a_file_that_is_added_again_loses_its_receipt_before_it_is_touched(store
 
 
 def test_files_of_an_earlier_writer_under_other_names_are_not_committed(store):
-    with store.draft(ADDRESS) as draft:
+    with store.draft(ADDRESS, resume=True) as draft:
         for name in ("part-0.parquet", "part-1.parquet", "part-2.parquet"):
             draft.add(name, text_file(name))
     with store.draft(ADDRESS, resume=True) as draft:
@@ -288,7 +309,7 @@ def test_files_of_an_earlier_writer_under_other_names_are_not_committed(store):
 
 def test_the_progress_of_an_interrupted_writer_can_be_seen_without_its_lock(store):
     assert store.peek(ADDRESS) is None
-    with store.draft(ADDRESS) as draft:
+    with store.draft(ADDRESS, resume=True) as draft:
         assert shards_done(store.peek(ADDRESS)) is None
         expect_shards(draft, 3)
         draft.add("part-00000.parquet", text_file("a"))

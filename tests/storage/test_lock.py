@@ -34,7 +34,9 @@ def holder(path):
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
 
 
 def test_a_second_process_is_told_who_holds_the_lock(tmp_path):
@@ -78,13 +80,13 @@ def test_a_holder_that_has_not_signed_yet_is_another_process(tmp_path):
 
 def test_a_draft_is_refused_while_another_process_writes_the_same_artifact_and_harms_nothing(tmp_path):
     store = Store(tmp_path / "store")
-    with store.draft(ADDRESS) as draft:
+    with store.draft(ADDRESS, resume=True) as draft:
         draft.add("a", lambda path: path.write_text("left by an interrupted writer"))
     (lock,) = (store.root / "locks").iterdir()
     with holder(lock) as process:
-        with pytest.raises(Busy, match=f"labels artifact {ADDRESS.short_key} .* process {process.pid} "):
-            with store.draft(ADDRESS):
-                pytest.fail("both write it")
+        said = f"labels artifact {ADDRESS.short_key} .* process {process.pid} "
+        with pytest.raises(Busy, match=said), store.draft(ADDRESS):
+            pytest.fail("both write it")
         assert (draft.partial / "a").exists()
         with store.draft(Address("labels", {"a": 2}, ADDRESS.partitions)) as other:
             assert other.partial != draft.partial
