@@ -103,7 +103,7 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
         columns: optional subset of ``items``, ``logprobs`` and ``state`` to load; the others are left empty.
 
     Raises:
-        DamagedArtifact: a file's bytes differ from what was written, or a user is not in the corpus.
+        DamagedArtifact: a file's bytes differ from what was written, or a user or target is not in the corpus.
     """
     tables = [read_table(artifact.verified(name), _wanted(columns)) for name in part_names(artifact)]
     table = pa.concat_tables(tables)
@@ -112,6 +112,8 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
         raise DamagedArtifact(f"{artifact.path} holds labels of users that are not in corpus {corpus.key[:16]}")
     split = pc.index_in(table["split"], value_set=pa.array(SPLITS))
     target = pc.index_in(table["target"], value_set=corpus.items["item_id"].combine_chunks())
+    if target.null_count:
+        raise DamagedArtifact(f"{artifact.path} holds targets that are not in corpus {corpus.key[:16]}")
     return LabelBlock(
         user=user.to_numpy().astype(np.int32),
         split=split.to_numpy().astype(np.int8),
