@@ -43,7 +43,9 @@ class World:
         """
         order = np.arange(self.corpus.n_positions) if rows is None else np.asarray(list(rows), np.int64)
         block = dense_block(self.corpus, scores, k, state).take(order)
-        with self.store.draft(Address("labels", {"teacher": teacher}, (("teacher", teacher), ("domain", "d")))) as draft:
+        with self.store.draft(
+            Address("labels", {"teacher": teacher}, (("teacher", teacher), ("domain", "d")))
+        ) as draft:
             for number, part in enumerate(np.array_split(np.arange(len(order)), 2)):
                 write_part(draft, number, block.take(part), self.corpus, {})
             if vectors is not None:

@@ -89,7 +89,9 @@ def reference(
             if other != teacher
         ]
         s[teacher] = float(np.mean(others)) if others and settings.consistency != "none" else 1.0
-    odds = {t: (max(c[t], 1e-12) * max(s[t], 1e-12) ** settings.consistency_power) ** (1 / settings.softness) for t in c}
+    odds = {
+        t: (max(c[t], 1e-12) * max(s[t], 1e-12) ** settings.consistency_power) ** (1 / settings.softness) for t in c
+    }
     w = {t: value / sum(odds.values()) for t, value in odds.items()}
     gate = sum(w[t] * c[t] ** settings.gate_confidence * s[t] ** settings.gate_consistency for t in w)
     return w, gate

@@ -1,0 +1,106 @@
+"""Slices, batches and histories against a plain loop over the sequences."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckd.stages.batching import at, flat_index, histories, length_buckets, padded, training_windows
+from ckd.storage.corpus import Corpus
+
+
+def corpus_of(lengths: list[int]) -> Corpus:
+    """Sequences without a repeated item, so that a wrong slice can't look right."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    total = int(offsets[-1])
+    codes = (np.arange(total, dtype=np.int32) + 1)[::-1].copy()
+    items = pa.table({"item": pa.array(np.arange(total + 1, dtype=np.int32))})
+    return Corpus("key", items, pa.array([f"u{user}" for user in range(len(lengths))]), offsets, codes)
+
+
+sequence_lengths = st.lists(st.integers(3, 12), min_size=1, max_size=8)
+
+
+@given(sequence_lengths, st.integers(1, 14), st.sampled_from([0, 2]))
+def test_training_windows_are_the_last_training_positions_of_each_sequence(
+    lengths: list[int], max_length: int, held_out: int
+) -> None:
+    corpus = corpus_of(lengths)
+    found = {}
+    cut = training_windows(corpus, max_length, held_out)
+    for user, start, length, position in zip(cut.user, cut.start, cut.length, cut.position, strict=True):
+        inputs = corpus.sequence[start : start + length].tolist()
+        targets = corpus.sequence[start + 1 : start + length + 1].tolist()
+        found[int(user)] = (inputs, targets, int(position))
+    wanted = {}
+    for user, total in enumerate(lengths):
+        known = corpus.sequence_of(user).tolist()[: total - held_out]
+        pairs = list(zip(known[:-1], known[1:], range(1, len(known)), strict=True))[-max_length:]
+        if pairs:
+            wanted[user] = ([one for one, _, _ in pairs], [two for _, two, _ in pairs], pairs[0][2])
+    assert found == wanted
+
+
+@given(st.lists(st.integers(1, 50), max_size=400), st.integers(1, 7), st.integers(0, 2**32 - 1))
+def test_every_row_is_in_exactly_one_batch(length: list[int], batch_size: int, seed: int) -> None:
+    batches = length_buckets(np.array(length, np.int64), batch_size, np.random.default_rng(seed))
+    assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(len(length)))
+    assert all(0 < len(batch) <= batch_size for batch in batches)
+
+
+def test_batches_depend_on_the_seed_alone_and_on_every_seed() -> None:
+    length = np.random.default_rng(0).integers(1, 9, 200)
+    first, again, other = (
+        [batch.tolist() for batch in length_buckets(length, 16, np.random.default_rng(seed))] for seed in (5, 5, 6)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_rows_of_a_batch_are_of_nearly_equal_length() -> None:
+    length = np.random.default_rng(0).integers(1, 51, 1000)
+    spread = [np.ptp(length[batch]) for batch in length_buckets(length, 20, np.random.default_rng(1))]
+    assert max(spread) <= 3  # 50 lengths over 50 batches
+
+
+def test_long_batches_do_not_come_last() -> None:
+    length = np.arange(1, 101)
+    means = [length[batch].mean() for batch in length_buckets(length, 10, np.random.default_rng(0))]
+    assert means != sorted(means)
+
+
+@given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 9)), min_size=1, max_size=8))
+def test_flat_index_lists_all_slices_one_after_the_other(slices: list[tuple[int, int]]) -> None:
+    start, length = (np.array(column, np.int64) for column in zip(*slices, strict=True))
+    assert flat_index(start, length).tolist() == [n for first, count in slices for n in range(first, first + count)]
+
+
+@given(sequence_lengths, st.integers(1, 14), st.data())
+def test_histories_are_the_last_items_before_the_target(
+    lengths: list[int], max_length: int, data: st.DataObject
+) -> None:
+    corpus = corpus_of(lengths)
+    users = np.arange(len(lengths), dtype=np.int32)
+    position = np.array([data.draw(st.integers(1, total)) for total in lengths], np.int32)
+    codes, ends = histories(corpus, users, position, max_length)
+    for user, codes_of, end in zip(users, codes, ends, strict=True):
+        wanted = corpus.sequence_of(user)[: position[user]][-max_length:]
+        assert codes_of[: int(end) + 1].tolist() == wanted.tolist()
+        assert not codes_of[int(end) + 1 :].any()
+    assert codes.shape[1] == min(max_length, int(position.max()))
+
+
+def test_padded_rows_hold_their_slice_and_then_zeros() -> None:
+    codes, real = padded(np.arange(10, 20, dtype=np.int32), np.array([0, 7, 4]), np.array([2, 3, 1]))
+    assert codes.tolist() == [[10, 11, 0], [17, 18, 19], [14, 0, 0]]
+    assert real.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize("index", [[0, 2], [1, 0]])
+def test_at_takes_one_vector_of_each_row(index: list[int]) -> None:
+    encoded = torch.arange(12).reshape(2, 3, 2)
+    assert at(encoded, torch.tensor(index)).tolist() == [
+        encoded[row, column].tolist() for row, column in enumerate(index)
+    ]
