@@ -73,7 +73,8 @@ def label_corpus(
         if (present := store.find(address)) is not None:
             return present
         todo = shards(corpus, settings)
-        draft.keep_only([part_name(shard.number) for shard in todo])
+        done = {shard: receipt for shard in todo if (receipt := finished(draft, shard)) is not None}
+        draft.keep_only([part_name(shard.number) for shard in done])
         expect_shards(draft, len(todo))
         teacher = open_teacher()
         vectors = teacher.item_vectors()
@@ -83,7 +84,7 @@ def label_corpus(
         write_vectors(draft, stored)
         device_seconds = 0.0
         for shard in todo:
-            receipt = finished(draft, shard)
+            receipt = done.get(shard)
             if receipt is None:
                 started = time.perf_counter()
                 block = label_shard(teacher, vectors, corpus, shard, settings)
