@@ -73,7 +73,7 @@ def load_model(folder: Path, config: Config, n_items: int | None) -> UniSRec:
 
     Raises:
         UserError: the weights are missing, torn, or do not fit the configuration; names the first tensor that
-            is missing, unknown or of another shape.
+            is missing, unknown, of another shape or not finite.
     """
     path = folder / WEIGHTS
     model = UniSRec(config.network, config.text_dimensions, n_items if config.mode == "transductive" else None)
@@ -81,7 +81,7 @@ def load_model(folder: Path, config: Config, n_items: int | None) -> UniSRec:
         tensors = load_file(path)
     except (FileNotFoundError, SafetensorError) as error:
         raise UserError(f"{path} cannot be opened as safetensors: {error}") from None
-    _check_shapes(path, tensors, model.state_dict())
+    _check_tensors(path, tensors, model.state_dict())
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval()
 
@@ -104,7 +104,7 @@ def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, t
         )
 
 
-def _check_shapes(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+def _check_tensors(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     for name, tensor in expected.items():
         if name not in found:
             raise UserError(f"{path}: tensor {name} is missing; expected shape {list(tensor.shape)}")
@@ -112,6 +112,8 @@ def _check_shapes(path: Path, found: dict[str, Any], expected: dict[str, Any]) -
             raise UserError(
                 f"{path}: tensor {name} has shape {list(found[name].shape)}, config.json asks for {list(tensor.shape)}"
             )
+        if not bool(found[name].isfinite().all()):
+            raise UserError(f"{path}: tensor {name} holds NaN or infinity")
     for name in found:
         if name not in expected:
             raise UserError(f"{path}: tensor {name} is not part of the UniSRec that config.json describes")

@@ -25,6 +25,7 @@ from ckd.stages.teachers.unisrec.pretrain import pretrain
 from ckd.storage.artifact import Draft
 from ckd.storage.corpus import Corpus
 from ckd.storage.curve import write_curve
+from ckd.storage.errors import UserError
 
 
 def pretrain_into(
@@ -59,9 +60,15 @@ def adapt_into(
     device: torch.device,
     on_epoch: EpochReport,
 ) -> dict[str, Any]:
-    """Adapt the teacher in a folder to one domain, add the result to a draft, return facts about it."""
+    """Adapt the teacher in a folder to one domain, add the result to a draft, return facts about it.
+
+    Raises:
+        UserError: the teacher does not fit the domain, the text vectors or the mode.
+    """
     config = load_config(pretrained)
     check_fit(pretrained, config, corpus, text.encoder, text.vectors.shape[1])
+    if config.mode == "transductive" and settings.mode != "transductive":
+        raise UserError(f"{pretrained}: this teacher has an item ID table; adapt it with adapt.mode: transductive")
     start = load_model(pretrained, config, corpus.n_items)
     model, curve = adapt(start, settings, corpus, text, seed, device, on_epoch)
     mode: Literal["inductive", "transductive"] = "inductive" if model.item_embedding is None else "transductive"
