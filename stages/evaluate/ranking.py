@@ -41,7 +41,7 @@ def rank_targets(
         users = np.arange(start, min(start + rows_per_block, corpus.n_users), dtype=np.int32)
         scores = scorer(users, position[users])
         if mask_history:
-            _mask(scores, corpus, users, position[users], target[users])
+            scores = _without_history(scores, corpus, users, position[users], target[users])
         ranks[users] = pessimistic_rank(scores, torch.from_numpy(target[users]).to(scores.device)).cpu().numpy()
     return ranks
 
@@ -55,14 +55,17 @@ def pessimistic_rank(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     return (~(scores < own)).sum(1)
 
 
-def _mask(
+def _without_history(
     scores: torch.Tensor,
     corpus: Corpus,
     users: npt.NDArray[np.int32],
     position: npt.NDArray[np.int32],
     target: npt.NDArray[np.int32],
-) -> None:
+) -> torch.Tensor:
     rows = np.repeat(np.arange(len(users)), position)
     seen = np.concatenate([corpus.sequence_of(user)[:length] for user, length in zip(users, position, strict=True)])
     keep = seen != np.repeat(target, position)
-    scores[torch.from_numpy(rows[keep]), torch.from_numpy(seen[keep]).long()] = -torch.inf
+    # A copy: the scores of an inference pass cannot be changed in place, and they are the scorer's own.
+    masked = scores.clone()
+    masked[torch.from_numpy(rows[keep]), torch.from_numpy(seen[keep]).long()] = -torch.inf
+    return masked
