@@ -1,0 +1,167 @@
+"""Adaptation to a domain: it learns, from the training split alone, and keeps its best epoch."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckd.stages.batching import training_windows
+from ckd.stages.evaluate.metrics import metrics
+from ckd.stages.evaluate.ranking import rank_targets
+from ckd.stages.teachers.contract import TextVectors
+from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings
+from ckd.stages.teachers.unisrec.adapt import adapt, scorer
+from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.storage.corpus import Corpus
+
+CPU = torch.device("cpu")
+N_ITEMS, USERS, P = 30, 80, 12
+NETWORK = NetworkSettings(hidden=16, experts=2, layers=1, inner=16, max_length=6, hidden_dropout=0, attention_dropout=0)
+
+
+def with_sequence(corpus, sequence):
+    return Corpus(corpus.key, corpus.items, corpus.user_ids, corpus.offsets, sequence)
+
+
+@pytest.fixture(scope="module")
+def circle():
+    """Users walk around a circle of items: what follows is known by construction."""
+    draw = np.random.default_rng(0)
+    lengths = draw.integers(5, 12, USERS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    sequence = np.concatenate([(draw.integers(N_ITEMS) + np.arange(n)) % N_ITEMS for n in lengths]).astype(np.int32)
+    items = pa.table({"item": np.arange(N_ITEMS, dtype=np.int32)})
+    return Corpus("circle", items, pa.array([f"u{n:03d}" for n in range(USERS)]), offsets, sequence)
+
+
+@pytest.fixture(scope="module")
+def text():
+    return TextVectors(np.random.default_rng(1).normal(size=(N_ITEMS, P)).astype(np.float32), "encoder")
+
+
+@pytest.fixture
+def fresh():
+    torch.manual_seed(0)
+    return UniSRec(NETWORK, P).eval()
+
+
+def poisoned(corpus, back):
+    """The same corpus with the item ``back`` from the end of every sequence replaced by another one."""
+    sequence = corpus.sequence.copy()
+    places = corpus.offsets[1:] - back
+    sequence[places] = (sequence[places] + 11) % N_ITEMS
+    return with_sequence(corpus, sequence)
+
+
+def ndcg(model, text, corpus, split):
+    ranks = rank_targets(scorer(model, torch.from_numpy(text.vectors), corpus), corpus, split)
+    return metrics(ranks, [10])["ndcg@10"]
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize("mode", ["inductive", "transductive"])
+def test_adaptation_improves_validation_and_test_on_a_world_that_can_be_learnt(circle, text, fresh, mode):
+    settings = AdaptSettings(mode=mode, epochs=25, patience=25, batch_size=16, learning_rate=0.01)
+    model, curve = adapt(fresh, settings, circle, text, 0, CPU)
+    assert curve[0]["epoch"] == 0
+    if mode == "inductive":  # an ID table starts at random
+        assert curve[0]["ndcg@10"] == pytest.approx(ndcg(fresh, text, circle, "valid"))
+    best = max(row["ndcg@10"] for row in curve)
+    assert best > 0.5 > 3 * curve[0]["ndcg@10"]
+    assert ndcg(model, text, circle, "valid") == pytest.approx(best)
+    assert ndcg(model, text, circle, "test") > 0.5
+    assert (model.item_embedding is not None) == (mode == "transductive")
+    assert not model.training
+
+
+def test_the_network_that_is_adapted_is_left_as_it_was(circle, text, fresh):
+    before = weights(fresh)
+    adapt(fresh, AdaptSettings(epochs=1), circle, text, 0, CPU)
+    assert same(weights(fresh), before)
+
+
+def test_test_targets_are_never_touched(circle, text, fresh):
+    settings = AdaptSettings(epochs=3, batch_size=16, learning_rate=0.01)
+    model, curve = adapt(fresh, settings, circle, text, 0, CPU)
+    other, other_curve = adapt(fresh, settings, poisoned(circle, 1), text, 0, CPU)
+    assert same(weights(model), weights(other))
+    assert [row["ndcg@10"] for row in curve] == [row["ndcg@10"] for row in other_curve]
+
+
+def test_validation_targets_choose_the_epoch_and_nothing_else(circle, text, fresh):
+    """Training itself is the same, loss by loss, whatever the last two items are."""
+    settings = AdaptSettings(epochs=3, patience=3, batch_size=16, learning_rate=0.01)
+    _, curve = adapt(fresh, settings, circle, text, 0, CPU)
+    _, other = adapt(fresh, settings, poisoned(poisoned(circle, 1), 2), text, 0, CPU)
+    assert len(curve) == len(other) == 4
+    assert [row["loss"] for row in curve[1:]] == [row["loss"] for row in other[1:]]
+    assert [row["ndcg@10"] for row in curve] != [row["ndcg@10"] for row in other]
+
+
+def test_training_targets_are_what_is_learnt(circle, text, fresh):
+    """The poison above would be seen if it stood in the training split."""
+    settings = AdaptSettings(epochs=2, patience=2, batch_size=16, learning_rate=0.01)
+    _, curve = adapt(fresh, settings, circle, text, 0, CPU)
+    _, other = adapt(fresh, settings, poisoned(circle, 3), text, 0, CPU)
+    assert curve[1]["loss"] != other[1]["loss"]
+
+
+@given(st.lists(st.integers(3, 15), min_size=1, max_size=15), st.integers(1, 10), st.sampled_from([0, 2]))
+def test_training_windows_hold_the_last_training_positions_and_no_held_out_item(lengths, max_length, held_out):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    users = pa.array([f"u{n:02d}" for n in range(len(lengths))])
+    sequence = np.arange(offsets[-1], dtype=np.int32)
+    corpus = Corpus("key", pa.table({"item": sequence}), users, offsets, sequence)
+    cut = training_windows(corpus, max_length, held_out)
+    expected = {}
+    for user, length in enumerate(lengths):
+        pairs = [(t, t + 1) for t in range(length - 1 - held_out)][-max_length:]
+        if pairs:
+            expected[user] = [(offsets[user] + item, offsets[user] + target) for item, target in pairs]
+    found = {
+        user: [(start + step, start + step + 1) for step in range(length)]
+        for user, start, length in zip(cut.user, cut.start, cut.length, strict=True)
+    }
+    assert found == expected
+    assert (cut.position == cut.start - offsets[cut.user] + 1).all()
+
+
+def test_adaptation_stops_after_so_many_epochs_without_a_better_one_and_returns_the_best(circle, text, fresh):
+    """With a ruinous learning rate nothing gets better than the start."""
+    good, _ = adapt(
+        fresh, AdaptSettings(epochs=15, patience=15, batch_size=16, learning_rate=0.01), circle, text, 0, CPU
+    )
+    ruin = AdaptSettings(epochs=50, patience=2, batch_size=16, learning_rate=5.0)
+    model, curve = adapt(good, ruin, circle, text, 0, CPU)
+    best = int(np.argmax([row["ndcg@10"] for row in curve]))
+    assert len(curve) == best + ruin.patience + 1
+    assert same(weights(model), weights(good)) == (best == 0)
+    assert ndcg(model, text, circle, "valid") == pytest.approx(curve[best]["ndcg@10"])
+
+
+def test_a_frozen_encoder_keeps_positions_and_layers_and_trains_the_rest(circle, text, fresh):
+    settings = AdaptSettings(epochs=6, freeze_encoder=True, batch_size=16, learning_rate=0.01)
+    model, curve = adapt(fresh, settings, circle, text, 0, CPU)
+    assert max(row["ndcg@10"] for row in curve[1:]) > curve[0]["ndcg@10"]
+    before, after = weights(fresh), weights(model)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"LayerNorm", "moe_adaptor"}
+
+
+def test_another_dropout_is_kept_with_the_network(circle, text, fresh):
+    model, _ = adapt(fresh, AdaptSettings(epochs=1, dropout=0.3), circle, text, 0, CPU)
+    changed = {"hidden_dropout": 0.3, "attention_dropout": 0.3}
+    assert model.settings == NETWORK.model_copy(update=changed)
+    assert {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)} == {
+        0.3,
+        NETWORK.adaptor_dropout,
+    }
