@@ -114,7 +114,8 @@ def served(hardness: Float64s, epoch: int, settings: CurriculumSettings) -> Int6
         epoch: from 1.
         settings: pacing, start, warm-up.
     """
-    count = max(1, math.ceil(served_share(epoch, settings) * len(hardness)))
+    share = round(served_share(epoch, settings) * len(hardness), 6)  # 36 is not 36.000000000000007
+    count = max(1, math.ceil(share))
     return np.argsort(hardness, kind="stable")[:count]
 
 
