@@ -18,7 +18,8 @@ from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.weighting import scaled_gate
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import Scorer, rank_targets
-from ckd.storage.corpus import Corpus
+from ckd.storage.corpus import MIN_LENGTH, Corpus
+from ckd.storage.errors import UserError
 
 Epoch = dict[str, float]
 WATCHED = "ndcg@10"
@@ -59,10 +60,19 @@ def train(
         seed: of the batches.
         mask_history: whether validation masks the history.
         on_epoch: progress.
+
+    Raises:
+        UserError: no sequence is long enough to train on.
     """
     draw = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     cut = training_windows(corpus, student.max_length)
+    if not len(cut.user):
+        raise UserError(
+            f"nothing to train on: no user of corpus {corpus.key[:16]} has more than {MIN_LENGTH} interactions, "
+            "and the last two of each user are held out; add longer sequences"
+        )
+    warmed_up = settings.curriculum.warmup if lesson is not None and settings.curriculum.pacing != "none" else 0
     curve: list[Epoch] = []
     best, best_epoch, best_state = -1.0, 0, _copy(student)
     for epoch in range(1, settings.epochs + 1):
@@ -78,8 +88,7 @@ def train(
         on_epoch(curve[-1])
         if value > best:
             best, best_epoch, best_state = value, epoch, _copy(student)
-        first_whole = settings.curriculum.warmup + 1 if lesson is not None else 1
-        if epoch - max(best_epoch, first_whole) >= settings.patience:
+        if epoch - max(best_epoch, warmed_up + 1) >= settings.patience:
             break
     student.load_state_dict(best_state)
     student.eval()
