@@ -56,7 +56,13 @@ def test_an_epoch_serves_as_many_sequences_as_its_share_says(option: CurriculumS
     for epoch in range(1, option.warmup + 3):
         wanted = served_share(epoch, option) * len(hardness)
         count = len(served(hardness, epoch, option))
-        assert wanted <= count < wanted + 1 or count == 1
+        assert wanted - 1e-6 <= count < wanted + 1 or count == 1
+
+
+@pytest.mark.parametrize("pacing", ["linear", "step"])
+def test_a_share_that_is_a_whole_number_of_sequences_serves_just_these(pacing: str) -> None:
+    option = settings(pacing, start=0.2, warmup=4, steps=4)
+    assert [len(served(np.zeros(60), epoch, option)) for epoch in range(1, 6)] == [12, 24, 36, 48, 60]
 
 
 @given(pacings, hardnesses)
