@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from ckd.stages.text.address import text_address
-from ckd.stages.text.encoder import Encoder
+from ckd.stages.text.encoder import WEIGHTS, Encoder
 from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
 from ckd.storage.vectors import write_vectors
 
 TOKENS_PER_BATCH = 8_192
@@ -60,16 +62,28 @@ def encode_texts(
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
 ) -> npt.NDArray[np.float32]:
-    """Return the mean of each text's last hidden states over its tokens, float32 [len(texts), d]."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder.folder, local_files_only=True)
-    model: Any = AutoModel.from_pretrained(
-        encoder.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-    )
-    model = model.eval().to(device)
-    tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
-    vectors = np.empty((len(texts), model.config.hidden_size), np.float32)
+    """Return the mean of each text's last hidden states over its tokens, float32 [len(texts), d].
+
+    A text of which the tokenizer makes no token is zero throughout.
+
+    Raises:
+        UserError: the encoder cannot be opened, or cannot read so many tokens.
+    """
+    tokenizer, model = _open(encoder)
+    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    if 0 < positions < max_tokens:
+        raise UserError(
+            f"text.max_tokens: {max_tokens} is more than the {positions} tokens that {encoder.folder} reads; "
+            f"set it to {positions} or less"
+        )
+    model = model.to(device)
+    tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"] if texts else []
+    readable = [row for row, ids in enumerate(tokens) if ids]
+    vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
+    advance(len(texts) - len(readable))
     with torch.inference_mode():
-        for rows in batches_by_length([len(ids) for ids in tokens]):
+        for chosen in batches_by_length([len(tokens[row]) for row in readable]):
+            rows = [readable[number] for number in chosen]
             batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
             hidden = model(**batch).last_hidden_state
             vectors[rows] = _masked_mean(hidden, batch["attention_mask"]).cpu().numpy()
@@ -77,8 +91,29 @@ def encode_texts(
     return vectors
 
 
+def _open(encoder: Encoder) -> tuple[Any, Any]:
+    """Return the tokenizer and the network, which is float32 and in evaluation mode."""
+    folder = encoder.folder
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model, loading = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"text.encoder: {folder} cannot be opened: {reason}") from error
+    # transformers fills what is missing with random numbers. The pooler is not used.
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise UserError(f"text.encoder: {folder / WEIGHTS} lacks {missing[0]}; it is not a whole encoder")
+    return tokenizer, model.eval()
+
+
 def batches_by_length(lengths: list[int]) -> Iterator[list[int]]:
-    """Yield row numbers, longest texts first, so that each padded batch holds at most ``TOKENS_PER_BATCH``."""
+    """Yield row numbers, longest texts first, so that each padded batch holds at most ``TOKENS_PER_BATCH``.
+
+    No length may be zero.
+    """
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
     while start < len(order):
