@@ -90,7 +90,9 @@ def table(seeds: int, jobs: int) -> None:
     chosen = json.loads(CHOSEN.read_text())
     trials = [(domain, arm, chosen[domain][arm], seed) for domain in chosen for arm in ARMS for seed in range(seeds)]
     with ThreadPoolExecutor(jobs) as pool:
-        runs = dict(zip([trial[:2] + trial[3:] for trial in trials], pool.map(lambda t: train(*t), trials), strict=True))
+        runs = dict(
+            zip([trial[:2] + trial[3:] for trial in trials], pool.map(lambda t: train(*t), trials), strict=True)
+        )
     print("| domain | student | " + " | ".join(METRICS) + " |")
     print("|---|---|" + "---:|" * len(METRICS))
     for domain in chosen:

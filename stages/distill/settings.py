@@ -26,7 +26,7 @@ class WeightingSettings(Settings):
     )
     consistency_power: float = Field(default=1.0, ge=0, description="b in softmax((log c + b log s) / r)")
     softness: float = Field(default=1.0, gt=0, description="r in softmax((log c + b log s) / r)")
-    gate_confidence: float = Field(default=1.0, ge=0, description="x in the instance gate c^x s^y")
+    gate_confidence: float = Field(default=0.0, ge=0, description="x in the instance gate c^x s^y")
     gate_consistency: float = Field(default=1.0, ge=0, description="y in the instance gate c^x s^y")
 
 
@@ -60,7 +60,7 @@ class DistillSettings(Settings):
         default=None, description="names of the teachers to learn from; all of them by default"
     )
     alpha: float = Field(
-        default=0.5, ge=0, le=1, description="share of the distillation loss; 0 trains on the truth alone"
+        default=0.8, ge=0, le=1, description="share of the distillation loss; 0 trains on the truth alone"
     )
     temperature: float = Field(default=1.0, gt=0, description="softens teacher and student alike in the losses")
     loss: dict[LossName, float] = Field(

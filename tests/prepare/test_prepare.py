@@ -99,7 +99,9 @@ def test_integers_in_one_file_meet_strings_in_the_other(folder, store, items, in
 
 def test_integers_with_gaps_that_became_floats_are_integers(folder, store, interactions):
     interactions["user_id"] = [2.0, 1.0, 2.0, 1.0, 2.0, 1.0, None, 3.0]
-    artifact = prepare_domain(store, "domains.shop", settings(folder("parquet", interactions=interactions), max_rejected=0.2))
+    artifact = prepare_domain(
+        store, "domains.shop", settings(folder("parquet", interactions=interactions), max_rejected=0.2)
+    )
     assert histories(artifact) == {1: ["a", "b", "007"], 2: ["b", "007", "a"]}
 
 
