@@ -97,7 +97,8 @@ def by_user_and_position(artifact: Artifact, corpus: Corpus) -> dict[tuple[int, 
 def brute_force(
     corpus: Corpus, labels: dict[str, Artifact], place: Array, logits: Array, option: DistillSettings
 ) -> tuple[list[float], list[float]]:
-    """sum_p w_p KD_p and the gate at each place, with the default weighting."""
+    """sum_p w_p KD_p and the gate sum_p w_p c_p^x s_p^y at each place; w_p of the default weighting."""
+    x, y = option.weighting.gate_confidence, option.weighting.gate_consistency
     opinions = [by_user_and_position(artifact, corpus) for artifact in labels.values()]
     at = corpus.positions()
     batch_items = np.unique(at.target[place])
@@ -122,12 +123,14 @@ def brute_force(
             strengths.append(max(told["truth"], 1e-12) * max(s[-1], 1e-12))
         w = [strength / sum(strengths) for strength in strengths]
         totals.append(sum(weight * loss for weight, loss in zip(w, losses, strict=True)))
-        gates.append(sum(weight * told["truth"] * one for weight, told, one in zip(w, there, s, strict=True)))
+        gates.append(sum(weight * told["truth"] ** x * one**y for weight, told, one in zip(w, there, s, strict=True)))
     return totals, gates
 
 
 OPTIONS = {
     "top_k": settings(loss={"top_k": 1.0}),
+    "gated by confidence": settings(loss={"top_k": 1.0}, weighting={"gate_confidence": 1.0}),
+    "gated by half of each": settings(loss={"top_k": 1.0}, weighting={"gate_confidence": 0.5, "gate_consistency": 0.5}),
     "in_batch": settings(loss={"in_batch": 1.0}),
     "both, weighed, softened": settings(loss={"top_k": 0.5, "in_batch": 2.0}, temperature=2.0),
 }

@@ -207,7 +207,13 @@ def test_the_loss_is_that_of_section_5(random_world: Any, batch_size: int) -> No
     some = np.flatnonzero(draw.random(len(at)) < 0.6)
     labels = {"t": random_world.label("t", draw.normal(0, 2, (len(at), corpus.n_items)), 4, rows=some)}
     option = settings(
-        epochs=1, learning_rate=1e-12, batch_size=batch_size, alpha=0.3, loss={"top_k": 1.0}, temperature=2.0
+        epochs=1,
+        learning_rate=1e-12,
+        batch_size=batch_size,
+        alpha=0.3,
+        loss={"top_k": 1.0},
+        temperature=2.0,
+        weighting={"gate_confidence": 1.0},
     )
     network, curve = trained(corpus, option, taught(random_world, labels, option))
 

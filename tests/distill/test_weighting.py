@@ -250,10 +250,18 @@ def test_teachers_that_share_no_stored_item_do_not_agree_at_all() -> None:
 def test_two_teachers_by_hand() -> None:
     blocks = [block_of([[0.6, 0.4]], [0], k=2), block_of([[0.2, 0.8]], [0], k=2)]
     row = np.zeros(1, np.int64)
-    weights = weigh(blocks, [row, row], 2, WeightingSettings())
+    weights = weigh(blocks, [row, row], 2, WeightingSettings(gate_confidence=1))
     # Overlap 0.2 + 0.4 on both sides; confidence 0.6 and 0.2.
     np.testing.assert_allclose(weights.teacher[:, 0], [0.75, 0.25], rtol=1e-6)
     np.testing.assert_allclose(weights.gate, [0.6 * (0.75 * 0.6 + 0.25 * 0.2)], rtol=1e-6)
+
+
+def test_without_its_confidence_power_the_gate_is_the_consistency() -> None:
+    blocks = [block_of([[0.6, 0.4]], [0], k=2), block_of([[0.2, 0.8]], [0], k=2)]
+    row = np.zeros(1, np.int64)
+    np.testing.assert_allclose(
+        weigh(blocks, [row, row], 2, WeightingSettings(gate_confidence=0)).gate, [0.6], rtol=1e-6
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 1), st.booleans(), st.booleans()), min_size=1, max_size=20))
