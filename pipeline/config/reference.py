@@ -13,6 +13,8 @@ from ckd.stages.settings import Settings
 
 _REQUIRED = "required"
 _WIDTH = 100
+_BREAKS = {"\x85", "\u2028", "\u2029"}
+"""What Unicode, and with it YAML, takes for the end of a line."""
 
 
 def as_yaml(configuration: Configuration) -> str:
@@ -93,10 +95,18 @@ def _rows(model: type[Settings], prefix: str, note: str) -> Iterator[tuple[str, 
 
 def _flow(value: Any) -> str:
     """Return a value as YAML on one line."""
-    text = yaml.safe_dump(
-        _plain(value), default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
-    )
+    text = _dumped(value, allow_unicode=True)
+    if _BREAKS & set(text):  # PyYAML pads an unescaped one with blanks that it then reads as part of the value
+        text = _dumped(value, allow_unicode=False)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _dumped(value: Any, allow_unicode: bool) -> str:
+    return str(
+        yaml.safe_dump(
+            _plain(value), default_flow_style=True, width=float("inf"), allow_unicode=allow_unicode, sort_keys=False
+        )
+    )
 
 
 def _plain(value: Any) -> Any:

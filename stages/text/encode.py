@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
@@ -94,6 +95,7 @@ def encode_texts(
 def _open(encoder: Encoder) -> tuple[Any, Any]:
     """Return the tokenizer and the network, which is float32 and in evaluation mode."""
     folder = encoder.folder
+    transformers.logging.disable_progress_bar()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, loading = AutoModel.from_pretrained(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -164,6 +164,8 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
         ),
         ("distill: {temperature: 0}", "4: distill.temperature: must be above 0, not 0"),
         ("distill: {temperature: warm}", "4: distill.temperature: must be a number, not 'warm'"),
+        ("distill: {temperature: yes}", "4: distill.temperature: must be a number, not true"),
+        ("seed: on", "4: seed: must be a whole number, not true"),
         ("distill: {alpha: 1.5}", "4: distill.alpha: must be 1 or less, not 1.5"),
         ("distill: {baseline: perhaps}", "4: distill.baseline: must be true or false, not 'perhaps'"),
         ("distill: {loss: {in_bach: 1}}", "4: distill.loss.in_bach: unknown key; did you mean in_batch?"),
@@ -432,6 +434,7 @@ def test_any_value_survives_an_override(parts: list[str], value: object) -> None
 
 
 @settings(max_examples=50, deadline=None)
+@example(encoder="\x85", difficulty={"\u2028 a": 1.0}, alpha=0.5, bootstrap=100)
 @given(
     encoder=st.text(min_size=1).filter(lambda text: text[0] not in "./~"),
     difficulty=st.dictionaries(st.text(), st.floats(-1e300, 1e300), min_size=1, max_size=3),
