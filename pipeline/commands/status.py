@@ -25,7 +25,7 @@ def command(configuration: Configuration) -> None:
 
     table = Table(**LAYOUT)
     for name in ("command", "makes", "of", "state", "why"):
-        table.add_column(name, no_wrap=name != "why")
+        table.add_column(name, no_wrap=name != "why", overflow="fold")
     for step in steps(Plan(configuration)):
         table.add_row(f"ckd {step.command}", step.what, step.subject, step.state, step.why)
     console.print(table)

@@ -1,11 +1,9 @@
 """The tables that `ckd distill` ends with: students without and with distillation, beside their teachers."""
 
-from collections.abc import Mapping
-
-from rich.table import Table
+from collections.abc import Iterator, Mapping
 
 from ckd.pipeline.progress import console
-from ckd.pipeline.report.layout import LAYOUT
+from ckd.pipeline.report.layout import Row, print_numbers
 from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.stages.evaluate.bootstrap import Gain, relative_gain
 from ckd.stages.evaluate.metrics import Ranks, metric_names, metrics, row_metrics
@@ -21,26 +19,23 @@ Labels = Mapping[str, Mapping[str, Artifact]]
 
 def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> None:
     """Print the test metrics of teachers and students, the gain of distillation, and what serving costs."""
-    table = Table(**LAYOUT)
-    for name in ("domain", "model", "distilled"):
-        table.add_column(name, no_wrap=True)
-    for name in [*map(_heading, metric_names(evaluate.cutoffs)), "parameters", "ms/1k users"]:
-        table.add_column(name, justify="right", no_wrap=True)
+    rows: list[Row] = []
     for domain in dict.fromkeys(domain for domain, _, _ in runs):
         for teacher, artifact in labels.get(domain, {}).items():
             own = metrics(teacher_ranks(artifact, "test"), evaluate.cutoffs)
-            table.add_row(domain, f"{teacher} (teacher)", "", *_cells(own), *_cost(artifact))
+            rows.append([domain, f"{teacher} (teacher)", "", *_cells(own), *_cost(artifact)])
         for student in dict.fromkeys(student for at, student, _ in runs if at == domain):
-            _student_rows(table, runs, domain, student, evaluate)
-        table.add_section()
-    console.print(table)
+            rows += _student_rows(runs, domain, student, evaluate)
+        rows.append(None)
+    numbers = [*map(_heading, metric_names(evaluate.cutoffs)), "parameters", "ms/1k users"]
+    print_numbers(console, ["domain", "model", "distilled"], numbers, rows[:-1])
     console.print(
         "Test targets, full ranking. difference: percent, with the paired bootstrap 95 % interval over users "
         f"({evaluate.bootstrap:,} resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed."
     )
 
 
-def _student_rows(table: Table, runs: Runs, domain: str, student: str, evaluate: EvaluateSettings) -> None:
+def _student_rows(runs: Runs, domain: str, student: str, evaluate: EvaluateSettings) -> Iterator[Row]:
     ranks = {}
     for distilled in (False, True):
         run = runs.get((domain, student, distilled))
@@ -48,11 +43,11 @@ def _student_rows(table: Table, runs: Runs, domain: str, student: str, evaluate:
             continue
         ranks[distilled] = read_ranks(run, "test")
         values = metrics(ranks[distilled], evaluate.cutoffs)
-        table.add_row(domain, student, "yes" if distilled else "no", *_cells(values), *_cost(run))
+        yield [domain, student, "yes" if distilled else "no", *_cells(values), *_cost(run)]
     if len(ranks) == 2:
         gains = gains_of(ranks[False], ranks[True], evaluate)
-        table.add_row(domain, student, "difference", *(f"{gain.percent:+.1f} %" for gain in gains.values()), "", "")
-        table.add_row("", "", "95 %", *(f"{gain.low:+.1f} .. {gain.high:+.1f}" for gain in gains.values()), "", "")
+        yield [domain, student, "difference", *(f"{gain.percent:+.1f} %" for gain in gains.values()), "", ""]
+        yield ["", "", "95 %", *(f"{gain.low:+.1f} .. {gain.high:+.1f}" for gain in gains.values()), "", ""]
 
 
 def gains_of(plain: Ranks, distilled: Ranks, evaluate: EvaluateSettings) -> dict[str, Gain]:

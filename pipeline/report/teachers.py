@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from ckd.pipeline.progress import console
-from ckd.pipeline.report.layout import LAYOUT
+from ckd.pipeline.report.layout import print_numbers
 from ckd.stages.evaluate.metrics import metrics
 from ckd.storage.artifact import Artifact
 from ckd.storage.labels import part_names
@@ -18,15 +17,10 @@ CUTOFFS = (10, 50)
 
 def teacher_table(labels: Mapping[tuple[str, str], Artifact]) -> None:
     """Print positions, kept mass, the teacher's own metrics, bytes per stored pair and what the labels cost."""
-    table = Table(**LAYOUT)
-    table.add_column("teacher")
-    table.add_column("domain")
     numbers = ["positions", "kept mass", "R@10 valid", "N@10 valid", "R@10 test", "N@10 test", "R@50 test", "N@50 test"]
-    for name in [*numbers, "B/pair", "MB", "wall s", "device s"]:
-        table.add_column(name, justify="right")
-    for (teacher, domain), artifact in labels.items():
-        table.add_row(teacher, domain, *_cells(artifact))
-    console.print(table)
+    numbers += ["B/pair", "MB", "wall s", "device s"]
+    rows = [[teacher, domain, *_cells(artifact)] for (teacher, domain), artifact in labels.items()]
+    print_numbers(console, ["teacher", "domain"], numbers, rows)
     console.print(
         "kept mass: mean probability of the stored items; R@k, N@k: the teacher's own Recall and NDCG; B/pair: bytes "
         "of the items and logprobs columns per stored (item, log-probability) pair; MB: the whole artifact; device s: "
