@@ -27,11 +27,11 @@ def test_every_number_stands_whole_in_the_row_of_its_keys(width: int, columns: i
     rows: list[list[str] | None] = [[f"t{n}", f"d{n}", *(data.draw(sizes) for _ in names)] for n in range(n_rows)]
     lines = printed(width, names, rows)
     parts = [number for number, words in enumerate(lines) if words[:2] == KEYS]
-    assert sum((lines[number][2:] for number in parts), []) == names
+    assert [word for start in parts for word in lines[start][2:]] == names
     for n, row in enumerate(rows):
         assert row is not None
         assert [lines[start + 1 + n][:2] for start in parts] == [row[:2]] * len(parts)
-        assert sum((lines[start + 1 + n][2:] for start in parts), []) == row[2:]
+        assert [word for start in parts for word in lines[start + 1 + n][2:]] == row[2:]
 
 
 def test_a_wide_window_shows_one_table() -> None:
