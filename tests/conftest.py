@@ -87,6 +87,13 @@ class Workplace:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
+@dataclass(frozen=True)
+class Distilled(Workplace):
+    """A workplace with students, and what the `ckd distill` that trained them printed."""
+
+    printed: str
+
+
 def write_raw(folder: Path) -> None:
     """Write a domain with users longer than the teacher's window, missing fields and two items of one text."""
     draw = np.random.default_rng(7)
@@ -213,29 +220,40 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="session")
-def make_workplace(world: World) -> Callable[[Path], Workplace]:
-    """A function that makes a workplace of a folder: configuration and prepared store."""
+def make_workplace(world: World) -> Callable[..., Workplace]:
+    """A function that makes a workplace of a folder: configuration, and a copy of a store (the prepared one)."""
 
-    def make(folder: Path) -> Workplace:
+    def make(folder: Path, store: Path = world.store) -> Workplace:
         folder.mkdir(parents=True, exist_ok=True)
         text = PIPELINE.format(raw=world.raw, encoder=world.encoder, teacher=world.teacher)
         (folder / "pipeline.yaml").write_text(text)
-        shutil.copytree(world.store, folder / "store")
+        shutil.copytree(store, folder / "store")
         return Workplace(folder)
 
     return make
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, make_workplace: Callable[[Path], Workplace]) -> Workplace:
+def workplace(tmp_path: Path, make_workplace: Callable[..., Workplace]) -> Workplace:
     """A configuration and a store that holds the corpus and the text vectors, but no labels."""
     return make_workplace(tmp_path / "workplace")
 
 
 @pytest.fixture(scope="session")
-def labelled(tmp_path_factory: pytest.TempPathFactory, make_workplace: Callable[[Path], Workplace]) -> Workplace:
+def labelled(tmp_path_factory: pytest.TempPathFactory, make_workplace: Callable[..., Workplace]) -> Workplace:
     """A workplace after an undisturbed `ckd precompute` with many small shards; nobody writes into it."""
     place = make_workplace(tmp_path_factory.mktemp("labelled") / "workplace")
     done = place.ckd("precompute", "--set", "labels.shard_rows=8")
     assert done.returncode == 0, done.stderr
     return place
+
+
+@pytest.fixture(scope="session")
+def distilled(
+    tmp_path_factory: pytest.TempPathFactory, labelled: Workplace, make_workplace: Callable[..., Workplace]
+) -> Distilled:
+    """A labelled workplace after an undisturbed `ckd distill` of three epochs; nobody writes into it."""
+    place = make_workplace(tmp_path_factory.mktemp("distilled") / "workplace", labelled.store)
+    done = place.ckd("distill", "--set", "distill.epochs=3")
+    assert done.returncode == 0, done.stderr
+    return Distilled(place.folder, done.stdout)
