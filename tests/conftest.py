@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,6 +24,7 @@ settings.register_profile("unhurried", deadline=None, derandomize="CI" in os.env
 settings.load_profile("unhurried")
 
 WORDS = ("red", "blue", "steel", "paper", "tape", "pen", "box", "glue", "nail", "ink", "large", "small")
+MAIN = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
 USERS, ITEMS, MAX_LENGTH, TEXT_DIMENSIONS = 60, 40, 8, 16
 PIPELINE = """\
 store: store
@@ -70,19 +72,19 @@ class Workplace:
         """The folder of the committed labels."""
         return next((self.store / "labels" / "teacher=uni" / "domain=tiny").glob("key=*"))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        code = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
+    def start(self, *arguments: str, code: str = MAIN, **options: Any) -> subprocess.Popen[str]:
+        """Start `ckd` with these arguments; the options are those of Popen."""
         return subprocess.Popen(
             [sys.executable, "-c", code, *arguments],
             cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
 
-    def ckd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
+    def ckd(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run `ckd` to its end; the options are those of :meth:`start`."""
+        process = self.start(*arguments, **options)
         out, err = process.communicate(timeout=120)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 

@@ -41,8 +41,8 @@ class CurriculumSettings(Settings):
     pacing: Pacing = Field(
         default="root", description="how the served share of easiest sequences grows: linear, root, step, none"
     )
-    start: float = Field(default=0.3, gt=0, le=1, description="share served in the first epoch")
-    warmup: int = Field(default=10, ge=0, description="epoch from which on all sequences are served")
+    start: float = Field(default=0.6, gt=0, le=1, description="share served in the first epoch")
+    warmup: int = Field(default=5, ge=0, description="epoch from which on all sequences are served")
     steps: int = Field(default=3, ge=1, description="number of equal rises with pacing `step`")
 
     @field_validator("difficulty")
@@ -71,7 +71,7 @@ class DistillSettings(Settings):
     weighting: WeightingSettings = Field(default_factory=WeightingSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     baseline: bool = Field(default=True, description="also train the same student without distillation")
-    epochs: int = Field(default=60, ge=1, description="passes over the served sequences, at most")
+    epochs: int = Field(default=100, ge=1, description="passes over the served sequences, at most")
     patience: int = Field(
         default=8, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
     )
