@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+# Started in the background by a shell, a process ignores SIGINT, and so would all that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is slow, and that is no failure. In CI the same examples every time: a change is judged by what it
 # changes, while every run elsewhere looks for new ones.
 settings.register_profile("unhurried", deadline=None, derandomize="CI" in os.environ)

@@ -77,7 +77,7 @@ class DistillSettings(Settings):
     )
     batch_size: int = Field(default=128, ge=1, description="sequences per step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
-    weight_decay: float = Field(default=0.0, ge=0, description="of AdamW, decoupled")
+    weight_decay: float = Field(default=0.5, ge=0, description="of AdamW, decoupled")
 
     @field_validator("loss")
     @classmethod

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -501,13 +500,11 @@ def test_a_query_too_big_for_memory_is_a_user_error(stored: Stored) -> None:
 
 def test_interrupt_stops_a_running_query(connection: duckdb.DuckDBPyConnection) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         rows(
             connection,
             "select count(*) from range(100000000) a, range(10000) b where a.range * b.range % 7 = 3",
         )
-    assert time.monotonic() - start < 5
     assert rows(connection, "select 1") == [(1,)]
 
 
