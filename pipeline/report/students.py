@@ -29,8 +29,9 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> No
         rows.append(None)
     numbers = [*map(_heading, metric_names(evaluate.cutoffs)), "parameters", "ms/1k users"]
     print_numbers(console, ["domain", "model", "distilled"], numbers, rows[:-1])
+    masked = " Histories are masked for students, not for teachers." if evaluate.mask_history else ""
     console.print(
-        "Test targets, full ranking. difference: percent, with the paired bootstrap 95 % interval over users "
+        f"Test targets, full ranking.{masked} difference: percent, with the paired bootstrap 95 % interval over users "
         f"({evaluate.bootstrap:,} resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed."
     )
 
