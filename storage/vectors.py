@@ -41,6 +41,6 @@ def matrix(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     # Chunk by chunk: as one arrow array, more than 2^31 numbers would overflow the offsets of a list.
     chunks = [chunk for chunk in column.chunks if len(chunk)]
     if not chunks:
-        return np.empty((0, 0), column.type.value_type.to_pandas_dtype())
+        return np.empty((0, 0), pa.array([], column.type.value_type).to_numpy().dtype)
     flat = (chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(chunk), -1) for chunk in chunks)
     return np.concatenate(list(flat))
