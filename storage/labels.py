@@ -1,8 +1,8 @@
 """Soft labels on disk and in memory: one row per (user, position), one artifact per (teacher, domain).
 
 A label artifact holds ``part-00000.parquet ...`` (the label rows, sorted by user and position, a fixed range of the
-corpus each) and ``vectors.parquet`` (the teacher's item vectors, if it has any). Scores are recovered exactly:
-``raw score = logprob + logsumexp`` for stored items, ``state . vector`` for every other one.
+corpus each) and ``vectors.parquet`` (the teacher's item vectors, if it has any). To the stored precision,
+``raw score = logprob + logsumexp`` for stored items and ``state . vector`` for every other one.
 """
 
 from collections.abc import Mapping, Sequence
