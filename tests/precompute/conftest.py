@@ -1,4 +1,4 @@
-"""A UniSRec in plain numpy, written from docs/teachers.md 1.2 and not from the code under test."""
+"""A UniSRec in plain numpy, written from the authors' released code (arXiv 2206.05941), not the code under test."""
 
 import json
 import math
