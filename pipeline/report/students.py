@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import Row, print_numbers
 from ckd.pipeline.report.teachers import teacher_ranks
-from ckd.stages.evaluate.bootstrap import Gain, relative_gain
+from ckd.stages.evaluate.bootstrap import Gain, relative_gains
 from ckd.stages.evaluate.metrics import Ranks, metric_names, metrics, row_metrics
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.storage.artifact import Artifact
@@ -29,10 +29,12 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> No
         rows.append(None)
     numbers = [*map(_heading, metric_names(evaluate.cutoffs)), "parameters", "ms/1k users"]
     print_numbers(console, ["domain", "model", "distilled"], numbers, rows[:-1])
-    masked = " Histories are masked for students, not for teachers." if evaluate.mask_history else ""
+    masked = "Histories are masked for students, not for teachers. " if evaluate.mask_history else ""
     console.print(
-        f"Test targets, full ranking.{masked} difference: percent, with the paired bootstrap 95 % interval over users "
-        f"({evaluate.bootstrap:,} resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed."
+        "Test targets, full ranking; ties count against students, for teachers the lower item code comes first. "
+        f"{masked}difference: percent, with the paired bootstrap 95 % interval over users ({evaluate.bootstrap:,} "
+        "resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed, measured when the "
+        "labels or the run were made."
     )
 
 
@@ -54,7 +56,7 @@ def _student_rows(runs: Runs, domain: str, student: str, evaluate: EvaluateSetti
 def gains_of(plain: Ranks, distilled: Ranks, evaluate: EvaluateSettings) -> dict[str, Gain]:
     """Return the gain of distillation in each metric."""
     before, after = row_metrics(plain, evaluate.cutoffs), row_metrics(distilled, evaluate.cutoffs)
-    return {name: relative_gain(before[name], after[name], evaluate.bootstrap) for name in before}
+    return relative_gains(before, after, evaluate.bootstrap)
 
 
 def _heading(name: str) -> str:

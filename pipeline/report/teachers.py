@@ -7,12 +7,10 @@ import numpy.typing as npt
 
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import print_numbers
-from ckd.stages.evaluate.metrics import metrics
+from ckd.stages.evaluate.metrics import STORED_CUTOFFS, metrics
 from ckd.storage.artifact import Artifact
 from ckd.storage.labels import part_names
 from ckd.storage.parquet import read_table
-
-CUTOFFS = (10, 50)
 
 
 def teacher_table(labels: Mapping[tuple[str, str], Artifact]) -> None:
@@ -22,9 +20,9 @@ def teacher_table(labels: Mapping[tuple[str, str], Artifact]) -> None:
     rows = [[teacher, domain, *_cells(artifact)] for (teacher, domain), artifact in labels.items()]
     print_numbers(console, ["teacher", "domain"], numbers, rows)
     console.print(
-        "kept mass: mean probability of the stored items; R@k, N@k: the teacher's own Recall and NDCG; B/pair: bytes "
-        "of the items and logprobs columns per stored (item, log-probability) pair; MB: the whole artifact; device s: "
-        "time in the teacher and the search."
+        "kept mass: mean probability of the stored items; R@k, N@k: the teacher's own Recall and NDCG, of equal scores "
+        "the lower item code first; B/pair: bytes of the items and logprobs columns per stored (item, log-probability) "
+        "pair; MB: the whole artifact; device s: time in the teacher and the search."
     )
 
 
@@ -50,7 +48,7 @@ def bytes_per_pair(artifact: Artifact) -> float:
 
 
 def _cells(artifact: Artifact) -> list[str]:
-    valid, test = (metrics(teacher_ranks(artifact, split), CUTOFFS) for split in ("valid", "test"))
+    valid, test = (metrics(teacher_ranks(artifact, split), STORED_CUTOFFS) for split in ("valid", "test"))
     mass = [read_table(artifact.path / name, ["kept_mass"])["kept_mass"].to_numpy() for name in part_names(artifact)]
     values = [valid["recall@10"], valid["ndcg@10"]]
     values += [test[name] for name in ("recall@10", "ndcg@10", "recall@50", "ndcg@50")]

@@ -27,12 +27,21 @@ def distill(configuration: Configuration) -> None:
         raise UserError("students: the configuration names no student, so there is nothing to train")
     distilling = True in plan.variants()
     labels = {domain: plan.ready_labels(domain) if distilling else {} for domain in configuration.domains}
+    _check(plan, labels)
     device = chosen_device(configuration.device)
     runs = {
         (domain, student, distilled): run_of(plan, student, domain, labels[domain] if distilled else {}, device)
         for student, domain, distilled in plan.runs()
     }
     student_tables(runs, labels, configuration.evaluate)
+
+
+def _check(plan: Plan, labels: Mapping[str, Mapping[str, Artifact]]) -> None:
+    """Refuse damaged labels before anything is trained, where something is to be trained from them."""
+    for student, domain, distilled in plan.runs():
+        if distilled and plan.store.find(plan.run(student, domain, distilled)) is None:
+            for artifact in labels[domain].values():
+                artifact.verify()
 
 
 def run_of(plan: Plan, student: str, domain: str, labels: Mapping[str, Artifact], device: torch.device) -> Artifact:

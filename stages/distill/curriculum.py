@@ -78,7 +78,7 @@ def difficulty(
     # In one thread: which thread sums what is left to chance, and with it the last bits of an average, which order
     # users that differ in nothing else.
     with open_views(Contents({"domain": artifact}, sources), threads=1) as connection:
-        for term, weight in terms.items():
+        for term, weight in sorted(terms.items()):  # the order decides the last bits of the sum, and is in no key
             query = TERMS.get(term) or _EXPRESSION.format(term)
             try:
                 with ask(connection, f"select user_id, term from ({query})") as answer:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ckd.stages.distill.curriculum import difficulty
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.train import WATCHED, Epoch, Lesson, scorer, train
-from ckd.stages.evaluate.metrics import metrics
+from ckd.stages.evaluate.metrics import STORED_CUTOFFS, metrics
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.evaluate.serving import count_parameters, milliseconds_per_1000_users
 from ckd.stages.evaluate.settings import EvaluateSettings
@@ -40,10 +40,12 @@ def prepare_lesson(
         settings: losses, weighting, curriculum.
         device: where the labels go.
     """
-    teaching = Teaching.load(corpus, labels, settings, device)
+    labels = dict(sorted(labels.items()))  # teachers are summed over: their order in the configuration is in no key
     if settings.curriculum.pacing == "none":
-        return Lesson(teaching, np.zeros(corpus.n_users))
-    return Lesson(teaching, difficulty(corpus, artifact, labels, settings.curriculum.difficulty))
+        hardness = np.zeros(corpus.n_users)
+    else:
+        hardness = difficulty(corpus, artifact, labels, settings.curriculum.difficulty)
+    return Lesson(Teaching.load(corpus, labels, settings, device), hardness)
 
 
 def train_run(
@@ -88,7 +90,7 @@ def _keep(draft: Draft, network: Any, corpus: Corpus, student: Any, evaluate: Ev
     score = scorer(network, corpus)
     ranks = {split: rank_targets(score, corpus, split, evaluate.mask_history) for split in ("valid", "test")}
     write_ranks(draft, ranks, corpus)
-    write_metrics(draft, {split: metrics(values, evaluate.cutoffs) for split, values in ranks.items()})
+    write_metrics(draft, {split: metrics(values, STORED_CUTOFFS) for split, values in ranks.items()})
     write_config(draft, {"n_items": corpus.n_items, "corpus": corpus.key, "student": student.model_dump(mode="json")})
     draft.add(WEIGHTS, lambda path: _save(network, path))
     return {
@@ -98,4 +100,5 @@ def _keep(draft: Draft, network: Any, corpus: Corpus, student: Any, evaluate: Ev
 
 
 def _save(network: torch.nn.Module, path: Path) -> None:
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, path)
+    # Not save_file: what it raises on a full disk is no OSError.
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}))

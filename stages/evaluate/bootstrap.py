@@ -1,5 +1,6 @@
 """Paired bootstrap over users (Efron and Tibshirani 1993, chapter 16): is the difference more than luck?"""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,12 @@ class Gain:
     high: float
 
 
+Values = npt.NDArray[np.float64]
+
+
 def relative_gain(
-    base: npt.NDArray[np.float64],
-    other: npt.NDArray[np.float64],
+    base: Values,
+    other: Values,
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
@@ -38,16 +42,32 @@ def relative_gain(
     Returns:
         NaN throughout where the reference is zero on all users.
     """
-    if not base.any():
-        return Gain(float("nan"), float("nan"), float("nan"))
-    pairs = np.stack([base, other])
+    return relative_gains({"": base}, {"": other}, resamples, seed, level)[""]
+
+
+def relative_gains(
+    base: Mapping[str, Values],
+    other: Mapping[str, Values],
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Gain]:
+    """Return :func:`relative_gain` of several metrics of the same users, all from the same resamples."""
+    before, after = np.stack(list(base.values())), np.stack([other[name] for name in base])
+    users = before.shape[1]
     draw = np.random.default_rng(seed)
-    gains = np.empty(resamples)
+    gains = np.empty((resamples, len(before)))
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)
-        weights = draw.multinomial(len(base), np.full(len(base), 1 / len(base)), size=size)
-        base_sums, other_sums = pairs @ weights.T
+        weights = draw.multinomial(users, np.full(users, 1 / users), size=size).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
-            gains[start : start + size] = other_sums / base_sums - 1
-    low, high = np.nanquantile(gains, [(1 - level) / 2, (1 + level) / 2])
-    return Gain(100 * (other.mean() / base.mean() - 1), 100 * float(low), 100 * float(high))
+            gains[start : start + size] = (weights @ after.T) / (weights @ before.T) - 1
+    found = zip(base, before.mean(1), after.mean(1), gains.T, strict=True)
+    return {name: _gain(reference, value, drawn, level) for name, reference, value, drawn in found}
+
+
+def _gain(base: float, other: float, drawn: Values, level: float) -> Gain:
+    if not base:
+        return Gain(float("nan"), float("nan"), float("nan"))
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Gain(100 * (other / base - 1), 100 * float(low), 100 * float(high))

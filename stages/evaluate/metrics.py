@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 Ranks = npt.NDArray[np.integer]
 
+STORED_CUTOFFS = (10, 50)
+"""Cut-offs of the metrics that are stored and shown in SQL; any other one can be had from the stored ranks."""
+
 
 def reciprocal_log_gain(ranks: Ranks, cutoff: int) -> npt.NDArray[np.float64]:
     """Return NDCG@cutoff of each row: 1 / log2(1 + rank) where rank <= cutoff, else 0.

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ckd.stages.evaluate.serving import milliseconds_per_1000_users
@@ -17,10 +18,8 @@ def serving_facts(teacher: Teacher, corpus: Corpus, device: torch.device) -> dic
     """
     items = teacher.item_vectors().to(device, torch.float32)
 
-    def score(users: np.ndarray, position: np.ndarray) -> torch.Tensor:
-        first, last = int(users[0]), int(users[-1]) + 1
-        ends = torch.from_numpy(corpus.position_offsets[users] + position - 1 - corpus.position_offsets[first])
-        return teacher.queries(first, last, len(users))[ends.to(items.device)].float() @ items.T
+    def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> torch.Tensor:
+        return teacher.queries_at(users, position).float() @ items.T
 
     return {
         "parameters": teacher.n_parameters,

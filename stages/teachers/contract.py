@@ -43,6 +43,14 @@ class Teacher(Protocol):
         speed and memory, never a value beyond rounding.
         """
 
+    def queries_at(self, users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> torch.Tensor:
+        """Return the query vector of one position of each user, [n, d]: what a server of this teacher computes.
+
+        Args:
+            users: int32 [n], user codes.
+            position: int32 [n], history lengths; the history is the user's first items.
+        """
+
 
 EpochReport = Callable[[dict[str, float]], None]
 """Called after each epoch with its row of the curve."""

@@ -66,7 +66,6 @@ def test_a_damaged_shard_is_refused_by_name_and_nobody_learns_from_it(refused):
     assert True not in kept
 
 
-@pytest.mark.xfail(strict=True, reason="the plain student is trained before the labels are read")
 def test_a_damaged_shard_is_refused_before_anything_is_trained(refused):
     place, _, done = refused
     assert done.stdout == ""

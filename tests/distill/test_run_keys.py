@@ -162,9 +162,6 @@ def test_the_order_in_which_teachers_and_terms_stand_in_the_file_does_not_matter
     assert run_key(distill=DistillSettings(loss=loss)) == run_key(distill=DistillSettings(loss=reversed_loss))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ranks are summed in the order of the file, and the last bits of a sum break ties"
-)
 def test_nor_does_it_matter_to_what_is_trained_under_that_key(make_world):
     terms = {"length": 0.1, "popularity": 0.7, "teacher_loss": 0.3, "avg(entropy)": 0.2}
     backwards = dict(reversed(terms.items()))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ckd.stages.evaluate.bootstrap import relative_gain
+from ckd.stages.evaluate.bootstrap import relative_gain, relative_gains
 
 
 @pytest.fixture
@@ -74,3 +74,12 @@ def test_a_reference_without_a_single_hit_has_no_relative_gain():
 def test_any_number_of_resamples_is_possible(base, resamples):
     gain = relative_gain(base, 2 * base, resamples)
     assert gain.low == pytest.approx(100)
+
+
+def test_several_metrics_share_their_resamples(base):
+    draw = np.random.default_rng(2)
+    metrics = {"a": base, "b": draw.random(len(base)), "no hit": np.zeros(len(base))}
+    after = {name: values + draw.normal(0.1, 0.2, len(base)) for name, values in metrics.items()}
+    for name, gain in relative_gains(metrics, after, 500).items():
+        alone = relative_gain(metrics[name], after[name], 500)
+        np.testing.assert_allclose((gain.percent, gain.low, gain.high), (alone.percent, alone.low, alone.high))

@@ -83,6 +83,17 @@ def test_queries_of_some_users_are_the_rows_of_all_of_them(world, model):
         torch.testing.assert_close(some, everyone[offsets[first] : offsets[last]], rtol=0, atol=1e-12)
 
 
+def test_the_query_at_a_position_is_the_row_of_that_position(world, model):
+    corpus = world.corpus
+    teacher = UniSRecTeacher(model, corpus, world.text.vectors, CPU, torch.float64)
+    users = np.array([0, 5, 17, 40], np.int32)
+    for position in (corpus.lengths[users] - 1, np.ones(4, np.int64)):
+        rows = corpus.position_offsets[users] + position - 1
+        expected = teacher.queries(0, corpus.n_users, 16)[torch.from_numpy(rows)]
+        found = teacher.queries_at(users, position.astype(np.int32))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 def test_a_teacher_gives_vectors_of_the_type_it_was_opened_with(world):
     for dtype in (torch.float32, torch.float64):
         model = load_model(world.teacher, load_config(world.teacher), world.corpus.n_items)

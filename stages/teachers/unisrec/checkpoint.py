@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ckd.stages import settings
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
@@ -41,7 +41,8 @@ def catalogue_digest(corpus: Corpus) -> str:
 
 def save_weights(model: UniSRec, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Write the weights as safetensors."""
-    save_file({name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}, path)
+    # Not save_file: what it raises on a full disk is no OSError.
+    path.write_bytes(save({name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}))
 
 
 def save_config(config: Config, path: Path) -> None:

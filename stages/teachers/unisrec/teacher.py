@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ckd.stages.batching import padded
+from ckd.stages.batching import at, histories, padded
 from ckd.stages.teachers.contract import TextVectors
 from ckd.stages.teachers.unisrec.checkpoint import check_fit, load_config, load_model
 from ckd.stages.teachers.unisrec.network import UniSRec
@@ -70,3 +70,11 @@ class UniSRecTeacher:
             rows = (torch.from_numpy(passes.row[batch]).unsqueeze(1) + index - (ends - counts))[read]
             out[rows.to(self._device)] = encoded[read.to(self._device)]
         return F.normalize(out, dim=-1) / network.temperature
+
+    @torch.inference_mode()
+    def queries_at(self, users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> torch.Tensor:
+        """Return unit sequence vectors divided by tau, [n, d]; see the contract."""
+        network = self._model.settings
+        codes, ends = histories(self._corpus, users, position, network.max_length)
+        encoded = at(self._model.encode(self._table[codes.to(self._device)]), ends)
+        return F.normalize(encoded, dim=-1) / network.temperature

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from ckd.stages.teachers.contract import EpochReport, TextVectors
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
@@ -88,7 +88,8 @@ def export(folder: Path, destination: Path, half: bool) -> None:
     """Copy a frozen teacher, its weights rounded to float16 if ``half``; ckd reads both."""
     destination.mkdir(parents=True, exist_ok=True)
     tensors = load_file(folder / WEIGHTS)
-    save_file({name: t.half() if half else t for name, t in tensors.items()}, destination / WEIGHTS)
+    weights = save({name: t.half() if half else t for name, t in tensors.items()})
+    (destination / WEIGHTS).write_bytes(weights)
     save_config(load_config(folder), destination / CONFIG)
 
 
