@@ -31,7 +31,11 @@ _DENIED = {
     errno.EPERM: "not permitted",
     errno.EROFS: "the file system is read-only",
 }
-_FULL = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota used up"}
+_FULL = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk quota used up",
+    errno.EFBIG: "file too large for this file system or the limit of the shell",
+}
 
 
 class LazyGroup(click.Group):

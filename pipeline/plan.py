@@ -1,6 +1,6 @@
 """What a configuration asks for: every artifact's address, and whether it is there already.
 
-Computing an address reads raw files and small manifests only, so that a plan is made without torch or pyarrow.
+Computing an address reads raw files and small manifests only, so that a plan is made without torch, pyarrow or DuckDB.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,6 @@ from ckd.stages.text.encoder import Encoder, locate_encoder
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
-from ckd.storage.sql.contents import Contents, LabelSource
 
 
 class Pending(UserError):
@@ -61,7 +60,9 @@ class Plan:
     def _encoder(self) -> Encoder:
         encoder = locate_encoder(self.configuration.text.encoder, download=False)
         if encoder is None:
-            raise Pending(f"text encoder {self.configuration.text.encoder} is not on this machine yet")
+            raise Pending(
+                f"text encoder {self.configuration.text.encoder} is not on this machine yet; `ckd prepare` fetches it"
+            )
         return encoder
 
     def needs_text(self, teacher: str) -> bool:
@@ -108,7 +109,10 @@ class Plan:
             UserError: the checkpoint is not there.
         """
         if not self.pretrained_by_us(teacher):
-            checkpoint = Path(self.configuration.teachers[teacher].checkpoint.replace("{domain}", domain))
+            named = getattr(self.configuration.teachers[teacher], "checkpoint", None)
+            if named is None:
+                raise UserError(f"teachers.{teacher}: names no checkpoint, and its kind cannot be trained by ckd")
+            checkpoint = Path(named.replace("{domain}", domain))
             frozen_digests(checkpoint, f"teachers.{teacher}.checkpoint")
             return checkpoint
         return self._trained(self.pretrained(teacher), teacher).path
@@ -216,20 +220,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     for name, inner in value.items():
         flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
     return flat
-
-
-def sql_contents(configuration: Configuration) -> Contents:
-    """Return what `ckd sql` shows: the configuration's corpora and labels as far as they are made, and all runs."""
-    plan = Plan(configuration)
-    corpora = {name: plan.store.find(plan.corpus(name)) for name in configuration.domains}
-    labels = []
-    for teacher in configuration.teachers:
-        for domain in configuration.domains:
-            try:
-                found = plan.store.find(plan.labels(teacher, domain))
-            except Pending:
-                continue
-            if found is not None:
-                labels.append(LabelSource(teacher, domain, found))
-    made = {name: artifact for name, artifact in corpora.items() if artifact is not None}
-    return Contents(made, labels, plan.store.all("runs"))

@@ -70,9 +70,13 @@ def _state(plan: Plan, address: Address) -> tuple[str, str]:
         return "reuse", f"the store has {address.short_key}, made from the same inputs"
     draft = plan.store.peek(address)
     progress = shards_done(draft) if draft is not None else None
+    writer = plan.store.writer(address)
     if progress is not None:
         done, total = progress
-        return f"resume ({done} of {total} shards)", "an earlier run was stopped"
+        why = f"{writer} is at it" if writer else "an earlier run was stopped"
+        return f"resume ({done} of {total} shards)", why
+    if writer:
+        return "compute", f"{writer} is at it"
     return "compute", _reason(plan, address)
 
 

@@ -4,9 +4,10 @@ Each stage keeps its own settings in a module that imports no heavy library, so 
 configuration and say what would be done without loading torch.
 """
 
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -24,3 +25,25 @@ class Settings(BaseModel):
             if isinstance(value, bool) and kind in (annotation, *get_args(annotation)):
                 raise PydanticCustomError(name, "a number is needed")
         return value
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what is wrong with values that are valid each by itself and not together; a subclass says what.
+
+        Args:
+            values: of all fields. They may be unchecked, of any type, so that such problems are reported together
+                with all others.
+        """
+        yield from ()
+
+    @model_validator(mode="after")
+    def _no_conflicts(self) -> Self:
+        for text in self.conflicts(vars(self)):
+            raise ValueError(text)
+        return self
+
+
+def undivided(hidden: Any, heads: Any) -> Iterator[str]:
+    """Yield the problem of a width that is no multiple of the attention heads; values may be unchecked."""
+    if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 and hidden % heads:
+        yield f"hidden ({hidden}) must be a multiple of heads ({heads})"

@@ -18,7 +18,7 @@ from typing import Any
 from ckd.storage import files
 from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.keys import Address
-from ckd.storage.lock import exclusive
+from ckd.storage.lock import exclusive, living_holder
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
@@ -162,9 +162,10 @@ class Draft:
                 stray.unlink()
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
         files.write_text_durably(self.partial / MANIFEST, text + "\n")
-        files.remove_directory(self._receipts)
         files.remove_directory(self._final)  # only an invalid directory can be there: see Store.draft
         files.move_directory(self.partial, self._final)
+        # Only now: a kill before the rename must leave what a resumed run trusts.
+        files.remove_directory(self._final / self._receipts.name)
         return Artifact(self._final, manifest)
 
     def _receipt_path(self, name: str) -> Path:
@@ -189,7 +190,8 @@ class Store:
     def all(self, kind: str) -> list[Artifact]:
         """Return every committed artifact of a kind, in order of path."""
         pattern = "*/*/*/manifest.json" if kind == "labels" else "*/manifest.json"
-        found = (load_artifact(path.parent) for path in sorted((self.root / kind).glob(pattern)))
+        folders = (path.parent for path in sorted((self.root / kind).glob(pattern)))
+        found = (load_artifact(folder) for folder in folders if not folder.name.startswith("."))
         return [artifact for artifact in found if artifact is not None]
 
     def peek(self, address: Address) -> Draft | None:
@@ -207,9 +209,7 @@ class Store:
             Busy: another process is writing this artifact.
         """
         final = self.root / address.directory
-        what = f"{address.kind} artifact {address.short_key}"
-        lock = self.root / "locks" / f"{'-'.join(address.directory.parts)}.lock"
-        with exclusive(lock, what):
+        with exclusive(self._lock(address), f"{address.kind} artifact {address.short_key}"):
             partial = self._partial(address)
             if not resume:
                 files.remove_directory(partial)
@@ -219,6 +219,13 @@ class Store:
             finally:
                 if not (resume and _holds_files(partial)):
                     files.remove_directory(partial)
+
+    def writer(self, address: Address) -> str | None:
+        """Return the living process that writes an address, in words, or None."""
+        return living_holder(self._lock(address)) if self._partial(address).is_dir() else None
+
+    def _lock(self, address: Address) -> Path:
+        return self.root / "locks" / f"{'-'.join(address.directory.parts)}.lock"
 
     def _partial(self, address: Address) -> Path:
         final = self.root / address.directory

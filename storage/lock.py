@@ -1,5 +1,6 @@
 """One writer per artifact: an advisory lock that the kernel drops when its process dies."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ckd.storage.errors import Busy
+from ckd.storage.errors import Busy, UserError
 
 
 @contextmanager
@@ -19,18 +20,38 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
 
     Raises:
         Busy: another process holds it; the message says which, and on which host.
+        UserError: the folder cannot be made, or its file system has no locks.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"the store cannot be made: {error.filename}: {error.strerror}; name another folder") from None
     with path.open("a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"{what} is being written by {_holder(path)}; wait for it to end or stop it") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            raise UserError(f"{path.parent}: its file system has no locks; put the store on one that has") from None
         stream.seek(0)
         stream.truncate()
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
         stream.flush()
         yield
+
+
+def living_holder(path: Path) -> str | None:
+    """Return who wrote the lock file last, if that process still lives on this host; for a message, not to rely on."""
+    try:
+        record = json.loads(path.read_text())
+        if record["host"] != socket.gethostname():
+            return None
+        os.kill(record["pid"], 0)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return _holder(path)
 
 
 def _holder(path: Path) -> str:

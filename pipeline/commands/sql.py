@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from ckd.pipeline.commands import configured
+from ckd.storage.errors import UserError
 
 if TYPE_CHECKING:
     from ckd.pipeline.config.models import Configuration
@@ -39,10 +41,23 @@ def command(configuration: Configuration, query: str | None, form: str, limit_ro
     if query is None:
         click.echo(listing(), nl=False)
         return
-    from ckd.pipeline.plan import sql_contents
+    from ckd.pipeline.contents import sql_contents
 
-    text = sys.stdin.read() if query == "-" else query
-    run_query(sql_contents(configuration), text, form, sys.stdout, limit_rows)
+    text = _standard_input() if query == "-" else query
+    contents, missing = sql_contents(configuration)
+    for line in missing:
+        click.echo(line, err=True)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A title that the terminal's encoding lacks is shown escaped; it must not end the output half-way.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    run_query(contents, text, form, sys.stdout, limit_rows)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise UserError("the query on standard input is not UTF-8 text") from None
 
 
 def run_query(contents: Contents, query: str, form: str, stream: TextIO, limit_rows: int = 100) -> None:

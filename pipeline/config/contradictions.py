@@ -17,6 +17,7 @@ def contradictions(data: Mapping[str, Any]) -> list[Problem]:
         *_unknown_teachers(data),
         *_scores_without_state(data),
         *_pretraining_on_nothing(data),
+        *_nothing_to_learn_from(data),
     ]
 
 
@@ -56,6 +57,15 @@ def _pretraining_on_nothing(data: Mapping[str, Any]) -> list[Problem]:
         for name, teacher in _mapping(data, "teachers").items()
         if isinstance(teacher, Mapping) and teacher.get("pretrain") is not None
     ]
+
+
+def _nothing_to_learn_from(data: Mapping[str, Any]) -> list[Problem]:
+    splits = _mapping(data, "labels").get("splits")
+    chosen = _chosen(data)
+    teaching = data.get("students") and (_mapping(data, "teachers") if chosen is None else chosen)
+    if not (teaching and isinstance(splits, list | tuple)) or "train" in splits:
+        return []
+    return [Problem(("labels", "splits"), "must hold train: students learn from the labels of training positions")]
 
 
 def _chosen(data: Mapping[str, Any]) -> Sequence[Any] | None:

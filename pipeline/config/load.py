@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ckd.pipeline.config.conflicts import conflicts
 from ckd.pipeline.config.contradictions import contradictions
 from ckd.pipeline.config.document import Document, read_document
 from ckd.pipeline.config.errors import problems_in, shown
@@ -32,6 +33,7 @@ def load_configuration(path: Path, overrides: Sequence[str] = ()) -> Configurati
     except ValidationError as error:
         source.report(problems_in(error, source.data))
         source.report(contradictions(source.data))
+        source.report(conflicts(source.data))
     if source.lines:
         raise UserError("\n".join(source.lines))
     return anchored(configuration, path.absolute().parent)

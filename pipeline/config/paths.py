@@ -15,11 +15,11 @@ def anchored(configuration: Configuration, folder: Path) -> Configuration:
 
     Paths are the values of type Path, wherever they stand, and two keys that are text: a teacher's
     ``checkpoint``, in which ``{domain}`` is filled in later, and ``text.encoder`` where it starts with ``.``,
-    ``/`` or ``~``, since else it is the name of a published encoder.
+    ``/`` or ``~`` or is a folder beside the file, since else it is the name of a published encoder.
     """
     configuration = _anchored(configuration, folder)
     text = configuration.text
-    if text.encoder.startswith((".", "/", "~")):
+    if text.encoder.startswith((".", "/", "~")) or (folder / text.encoder).is_dir():
         text = text.model_copy(update={"encoder": _absolute(text.encoder, folder)})
     teachers = {name: _with_checkpoint(teacher, folder) for name, teacher in configuration.teachers.items()}
     return configuration.model_copy(update={"text": text, "teachers": teachers})

@@ -1,6 +1,7 @@
 """Settings of a student's training: the loss, the weighting, the curriculum, the optimiser."""
 
-from typing import Literal
+from difflib import get_close_matches
+from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -9,6 +10,7 @@ from ckd.stages.settings import Settings
 Confidence = Literal["target_probability", "target_rank", "certainty", "none"]
 Consistency = Literal["overlap", "top_k_jaccard", "none"]
 LossName = Literal["in_batch", "top_k"]
+Term = Literal["length", "popularity", "teacher_loss", "disagreement"]
 Pacing = Literal["linear", "root", "step", "none"]
 
 
@@ -42,14 +44,23 @@ class CurriculumSettings(Settings):
         default="root", description="how the served share of easiest sequences grows: linear, root, step, none"
     )
     start: float = Field(default=0.6, gt=0, le=1, description="share served in the first epoch")
-    warmup: int = Field(default=5, ge=0, description="epoch from which on all sequences are served")
+    warmup: int = Field(default=5, ge=0, description="epochs after which all sequences are served")
     steps: int = Field(default=3, ge=1, description="number of equal rises with pacing `step`")
 
     @field_validator("difficulty")
     @classmethod
-    def _some(cls, difficulty: dict[str, float]) -> dict[str, float]:
+    def _some_term_or_aggregate(cls, difficulty: dict[str, float]) -> dict[str, float]:
         if not difficulty:
             raise ValueError("needs at least one term; switch the curriculum off with pacing: none")
+        for term in difficulty:
+            # A bare name that is no term would be an SQL column, which is no aggregate and fails after minutes.
+            if term.isidentifier() and term not in get_args(Term):
+                near = get_close_matches(term, get_args(Term), n=1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(
+                    f"{term!r} is neither a term ({', '.join(get_args(Term))}) nor an SQL aggregate such as "
+                    f"avg(entropy){meant}"
+                )
         return difficulty
 
 

@@ -31,12 +31,9 @@ def check_mapping(columns: Mapping[str, str], items: Sequence[str], interactions
         where: the configuration key, for the message.
 
     Raises:
-        UserError: an entry has a name that is not ours, or names a column that no file has.
+        UserError: an entry names a column that no file has.
     """
     for ours, theirs in columns.items():
-        known = sorted({*ITEM_COLUMNS, *INTERACTION_COLUMNS})
-        if ours not in known:
-            raise UserError(f"{where}: {ours!r} is none of our columns ({', '.join(known)}){_nearest(ours, known)}")
         there = [
             *(items if ours in ITEM_COLUMNS else ()),
             *(interactions if ours in INTERACTION_COLUMNS else ()),

@@ -65,7 +65,8 @@ def read_domain(files: RawFiles, settings: DomainSettings, where: str) -> RawDom
         UserError: a file can't be read, a column is missing or of a wrong type, too many rows are unusable.
     """
     raw_items, raw_interactions = _read(files.items), _read(files.interactions)
-    mapping, key = settings.columns, f"{where}.columns"
+    mapping = {str(ours): theirs for ours, theirs in settings.columns.items()}
+    key = f"{where}.columns"
     check_mapping(mapping, raw_items.column_names, raw_interactions.column_names, key)
     columns = [
         need_column(raw_interactions, name, mapping, files.interactions.path, key) for name in INTERACTION_COLUMNS

@@ -32,7 +32,7 @@ def locate_encoder(name: str, download: bool = True) -> Encoder | None:
     """Find an encoder: a local folder, an installed package that carries it, the hub's cache, or the hub.
 
     Args:
-        name: a path, or a repository name on the Hugging Face hub.
+        name: a path that starts with ``.``, ``/`` or ``~``, or a repository name on the Hugging Face hub.
         download: whether the hub may be asked; if not, None is returned where only the hub could answer.
 
     Raises:
@@ -48,12 +48,12 @@ def locate_encoder(name: str, download: bool = True) -> Encoder | None:
 
 
 def _local_folder(name: str) -> Path | None:
+    if not name.startswith((".", "/", "~")):
+        return None
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if name.startswith((".", "/", "~")):
+    if not folder.is_dir():
         raise UserError(f"text.encoder: there is no folder {name}")
-    return None
+    return folder
 
 
 def _packaged_folder(name: str) -> Path | None:

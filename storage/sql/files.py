@@ -93,6 +93,8 @@ class _SharedFile:
     all, the seek of another thread may come between: a query then fails, or would give wrong rows.
     """
 
+    closed = True  # until there is a descriptor: __del__ runs for what could not be opened, too
+
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._descriptor).st_size

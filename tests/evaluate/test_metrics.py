@@ -135,4 +135,4 @@ def test_serving_is_measured_on_whole_histories_of_all_users():
         return torch.zeros(len(users), 5)
 
     assert milliseconds_per_1000_users(scorer, corpus) > 0
-    assert asked == [([0, 1], [3, 2])] * 4
+    assert asked == [([0, 1], [3, 2])] * 6

@@ -286,6 +286,29 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_what_does_not_fit_together_is_reported_beside_what_is_wrong_by_itself(tmp_path: Path) -> None:
+    text = """\
+domains: {a: {path: x, columns: {item_idd: asin}}}
+students:
+  s: {kind: sasrec, hidden: 63, dropout: 2}
+teachers:
+  t: {kind: unisrec, pretrain: {network: {hidden: 7, layers: many}}}
+labels: {splits: [valid]}
+distill: {curriculum: {difficulty: {lenght: 1}}}
+"""
+    assert [line.removeprefix("pipeline.yaml:") for line in complaints(tmp_path, text)] == [
+        "1: domains.a.columns.item_idd: unknown key; did you mean item_id?",
+        "3: students.s.dropout: must be below 1, not 2",
+        "3: students.s: hidden (63) must be a multiple of heads (2)",
+        "5: teachers.t.pretrain.network.layers: must be a whole number, not 'many'",
+        "5: teachers.t.pretrain: needs domains to train on; name at least one under sources",
+        "5: teachers.t.pretrain.network: hidden (7) must be a multiple of heads (2)",
+        "6: labels.splits: must hold train: students learn from the labels of training positions",
+        "7: distill.curriculum.difficulty: 'lenght' is neither a term (length, popularity, teacher_loss, disagreement) "
+        "nor an SQL aggregate such as avg(entropy); did you mean length?",
+    ]
+
+
 def test_no_message_is_pydantics_own(tmp_path: Path) -> None:
     text = WHOLE.replace("device: cpu", "device: [1]").replace("seed: 7", "seed: {a: 1}")
     said = "\n".join(complaints(tmp_path, text, "distill.difficulty=3", "evaluate.cutoffs=[x]"))
@@ -437,7 +460,9 @@ def test_any_value_survives_an_override(parts: list[str], value: object) -> None
 @example(encoder="\x85", difficulty={"\u2028 a": 1.0}, alpha=0.5, bootstrap=100)
 @given(
     encoder=st.text(min_size=1).filter(lambda text: text[0] not in "./~"),
-    difficulty=st.dictionaries(st.text(), st.floats(-1e300, 1e300), min_size=1, max_size=3),
+    difficulty=st.dictionaries(
+        st.text().filter(lambda text: not text.isidentifier()), st.floats(-1e300, 1e300), min_size=1, max_size=3
+    ),
     alpha=st.floats(0, 1),
     bootstrap=st.integers(100, 10**12),
 )

@@ -3,14 +3,15 @@
 import csv
 import io
 import json
+import os
 import re
-from pathlib import Path
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
 
-from ckd.pipeline.commands.sql import command, listing, run_query
+from ckd.pipeline.commands.sql import listing, run_query
 from ckd.storage.artifact import Store
 from ckd.storage.corpus import write_corpus
 from ckd.storage.errors import UserError
@@ -173,20 +174,47 @@ def test_a_rejected_query_prints_nothing(contents: Contents) -> None:
     assert stream.getvalue() == ""
 
 
-@pytest.fixture
-def configured_command(contents: Contents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    plan = pytest.importorskip("ckd.pipeline.plan")
-    monkeypatch.setattr(plan, "sql_contents", lambda configuration: contents, raising=False)
-    commands = pytest.importorskip("ckd.pipeline.commands")
-    monkeypatch.setattr(commands.Request, "load", lambda request: None)
-    return tmp_path
+def sql(place, *arguments, given=b"", **environment):
+    """Run `ckd sql` as a process; return its exit code, output and errors."""
+    code = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "sql", *arguments],
+        cwd=place.folder,
+        input=given,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode()
 
 
-@pytest.mark.usefixtures("configured_command")
-def test_the_command_answers_from_the_argument_or_standard_input() -> None:
-    result = CliRunner().invoke(command, ["select count(*) as n from items", "--format", "json"])
-    assert (result.exit_code, json.loads(result.output)) == (0, [{"n": 300}])
-    result = CliRunner().invoke(command, ["-", "--format", "csv"], input="select 1 as n; -- done\n")
-    assert result.output.split() == ["n", "1"]
-    result = CliRunner().invoke(command, [])
-    assert result.output == listing()
+def test_the_command_answers_from_the_argument_or_standard_input(labelled):
+    query = "select count(*) as n from items"
+    assert sql(labelled, query, "--format", "json")[:2] == (0, '[\n{"n": 40}\n]\n')
+    assert sql(labelled, "-", "--format", "csv", given=f"{query}; -- done\n".encode())[:2] == (0, "n\r\n40\r\n")
+    assert sql(labelled) == (0, listing(), "")
+
+
+def test_every_example_works_as_printed(labelled):
+    for query in EXAMPLES.values():
+        code, out, err = sql(labelled, query)
+        assert (code, err) == (0, ""), query
+        assert "row" in out
+
+
+def test_a_query_that_is_no_text_is_refused(labelled):
+    said = "error: the query on standard input is not UTF-8 text\n"
+    assert sql(labelled, "-", given=b"select '\xff'") == (2, "", said)
+
+
+def test_characters_that_the_output_cannot_show_are_escaped(labelled):
+    code, out, _ = sql(labelled, "select 'é λ' as word", "--format", "csv", PYTHONIOENCODING="latin-1")
+    assert (code, out.split()) == (0, ["word", "é", "\\u03bb"])
+
+
+def test_what_is_in_the_store_can_be_asked_where_a_domain_is_gone(labelled):
+    gone = ("--set", "domains.gone.path=nowhere")
+    code, out, err = sql(labelled, "select distinct domain from labels", "--format", "csv", *gone)
+    assert (code, out.split()) == (0, ["domain", "tiny"])
+    assert err.startswith("left out domain gone: ")
+    assert len(err.splitlines()) == 1

@@ -130,7 +130,7 @@ def test_what_waits_for_something_else_says_for_what(distilled):
 
 
 def test_an_encoder_that_would_have_to_be_fetched_is_not_fetched(distilled):
-    waiting = ("compute", "text encoder nobody/nothing is not on this machine yet")
+    waiting = ("compute", "text encoder nobody/nothing is not on this machine yet; `ckd prepare` fetches it")
     found = status(distilled, *SHORT, "--set", "text.encoder=nobody/nothing")
     assert found == dict.fromkeys(ALL, REUSE) | dict.fromkeys((TEXT, LABELS, TAUGHT), waiting)
 

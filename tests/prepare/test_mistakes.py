@@ -74,12 +74,6 @@ def test_missing_column(folder, refusal, interactions):
     )
 
 
-def test_mapping_of_a_name_that_is_not_ours(folder, refusal):
-    text = refusal(folder(), columns={"titel": "title"})
-    assert text.startswith("domains.shop.columns: 'titel' is none of our columns (brand, categories,")
-    assert text.endswith("nearest: 'title'")
-
-
 def test_mapping_to_a_column_that_is_not_there(folder, refusal):
     assert refusal(folder(), columns={"title": "titles"}) == (
         "domains.shop.columns.title: no raw file has a column 'titles' for it "

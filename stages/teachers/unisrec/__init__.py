@@ -1,11 +1,13 @@
 """UniSRec: universal sequence representations from item text (Hou et al., KDD 2022; arXiv 2206.05941)."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ckd.stages import settings
+from ckd.stages.settings import undivided
 
 if TYPE_CHECKING:
     import torch
@@ -36,11 +38,10 @@ class NetworkSettings(settings.Settings):
     attention_dropout: float = Field(default=0.5, ge=0, lt=1, description="of attention weights")
     adaptor_dropout: float = Field(default=0.2, ge=0, lt=1, description="of the adaptor's input")
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
-        return self
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a width that the heads do not divide."""
+        return undivided(values["hidden"], values["heads"])
 
 
 class PretrainSettings(settings.Settings):
@@ -90,11 +91,11 @@ class Settings(settings.Settings):
         default=None, description="adapt to each domain with `ckd pretrain`; without it the teacher stays as it is"
     )
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.checkpoint is None) == (self.pretrain is None):
-            raise ValueError("give either checkpoint (a frozen teacher) or pretrain (the training that makes one)")
-        return self
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a teacher of two origins, or of none."""
+        if (values["checkpoint"] is None) == (values["pretrain"] is None):
+            yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
 
 
 def open_teacher(

@@ -1,0 +1,37 @@
+"""What `ckd sql` shows of a configuration."""
+
+from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.plan import Pending, Plan
+from ckd.storage.artifact import Artifact
+from ckd.storage.errors import UserError
+from ckd.storage.sql import Contents, LabelSource
+
+
+def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
+    """Return the configuration's corpora and labels as far as they are made, and all runs of the store.
+
+    The second part says what had to be left out, a line each: what is in the store can be asked also where raw files
+    or checkpoints, which tell whose it is, are no longer there.
+    """
+    plan, missing = Plan(configuration), []
+    corpora: dict[str, Artifact] = {}
+    labels: list[LabelSource] = []
+    for domain in configuration.domains:
+        try:
+            corpus = plan.store.find(plan.corpus(domain))
+        except UserError as error:
+            missing.append(f"left out domain {domain}: {error}")
+            continue
+        if corpus is not None:
+            corpora[domain] = corpus
+        for teacher in configuration.teachers:
+            try:
+                found = plan.store.find(plan.labels(teacher, domain))
+            except Pending:
+                continue
+            except UserError as error:
+                missing.append(f"left out labels of {teacher} for {domain}: {error}")
+                continue
+            if found is not None:
+                labels.append(LabelSource(teacher, domain, found))
+    return Contents(corpora, labels, plan.store.all("runs")), missing
