@@ -11,6 +11,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -35,16 +36,36 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         elapsed = task.elapsed or 0.0
-        if not elapsed or not task.completed:
+        done = task.completed - task.fields["reused"]
+        if not elapsed or not done:
             return Text("")
-        text = f"{task.completed / elapsed:,.0f} {self._unit}/s"
+        text = f"{done / elapsed:,.0f} {self._unit}/s"
         written = task.fields.get("written", 0)
         return Text(f"{text}  {written / elapsed / 1e6:.1f} MB/s" if written else text)
 
 
+class Bar:
+    """Moves a progress bar and counts: steps done now, bytes written, steps that were done before."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+        self.done = self.written = self.reused = 0
+
+    def advance(self, steps: int, written: int = 0) -> None:
+        """Count steps done now, and the bytes that came of them."""
+        self.done += steps
+        self.written += written
+        self._progress.update(self._task, advance=steps, written=self.written)
+
+    def reuse(self, steps: int) -> None:
+        """Count steps that an interrupted run had done: they move the bar and are no speed."""
+        self.reused += steps
+        self._progress.update(self._task, advance=steps, reused=self.reused)
+
+
 @contextmanager
-def bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
-    """Show a progress bar on a terminal, and one line when it is done; yield ``advance(steps, bytes=0)``."""
+def bar(title: str, total: int, unit: str) -> Iterator["Bar"]:
+    """Show a progress bar on a terminal, and one line when it is done; yield what moves it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -57,17 +78,14 @@ def bar(title: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     )
     started = time.perf_counter()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(title, total=total, written=0)
-
-        def advance(steps: int, written: int = 0) -> None:
-            total_written = progress.tasks[task].fields["written"] + written
-            progress.update(task, advance=steps, written=total_written)
-
-        yield advance
-        done, written = progress.tasks[task].completed, progress.tasks[task].fields["written"]
+        moved = Bar(progress, progress.add_task(title, total=total, written=0, reused=0))
+        yield moved
     seconds = time.perf_counter() - started
-    speed = f", {written / seconds / 1e6:.1f} MB/s" if written else ""
-    console.print(f"{title}: {done:,.0f} {unit} in {seconds:.1f} s ({done / seconds:,.0f} {unit}/s{speed})")
+    speed = f", {moved.written / seconds / 1e6:.1f} MB/s" if moved.written else ""
+    kept = f"; {moved.reused:,} from an interrupted run" if moved.reused else ""
+    console.print(
+        f"{title}: {moved.done:,} {unit} in {seconds:.1f} s ({moved.done / seconds:,.0f} {unit}/s{speed}){kept}"
+    )
 
 
 def epoch_lines(title: str) -> Callable[[dict[str, float]], None]:

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ckd.storage.corpus import Corpus
+from ckd.storage.corpus import HELD_OUT, Corpus
+from ckd.storage.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
 
@@ -32,17 +33,25 @@ class TrainingWindows:
     position: Int64s
 
 
-def training_windows(corpus: Corpus, max_length: int, held_out: int = 2) -> TrainingWindows:
+def training_windows(corpus: Corpus, max_length: int, held_out: int = HELD_OUT) -> TrainingWindows:
     """Return the last ``max_length`` training positions of every sequence that has any.
 
     Args:
         corpus: the domain.
         max_length: inputs that the network can see.
-        held_out: items at the end that are never touched: 2 for a target domain (its validation and test
-            targets), 0 for a source domain.
+        held_out: items at the end that are never touched: for a target domain its validation and test targets,
+            0 for a source domain.
+
+    Raises:
+        UserError: no sequence has any.
     """
     inputs = corpus.lengths - held_out - 1
     user = np.flatnonzero(inputs > 0)
+    if not len(user):
+        raise UserError(
+            f"nothing to train on: no user of corpus {corpus.key[:16]} has more than {held_out + 1} interactions"
+            f"{', and the last two of each user are held out' if held_out else ''}; add longer sequences"
+        )
     length = np.minimum(inputs[user], max_length)
     skipped = inputs[user] - length
     return TrainingWindows(user.astype(np.int32), corpus.offsets[user] + skipped, length, skipped + 1)

@@ -141,8 +141,16 @@ class Draft:
             return None
         return receipt if same_size else None
 
-    def commit(self, facts: Mapping[str, Any] | None = None, device_seconds: float = 0.0) -> Artifact:
-        """Write the manifest over all files added and make the artifact visible by one rename."""
+    def commit(
+        self, facts: Mapping[str, Any] | None = None, device_seconds: float = 0.0, earlier_seconds: float = 0.0
+    ) -> Artifact:
+        """Write the manifest over all files added and make the artifact visible by one rename.
+
+        Args:
+            facts: what is to be remembered beside the files.
+            device_seconds: of all writers together.
+            earlier_seconds: wall clock of interrupted writers whose files are kept, added to that of this one.
+        """
         receipts = {}
         for path in sorted(self._receipts.iterdir()):
             receipts[path.stem] = json.loads(path.read_text())
@@ -154,7 +162,7 @@ class Draft:
             "files": receipts,
             "facts": dict(facts or {}),
             "tool": f"ckd {version('ckd')}",
-            "wall_seconds": round(time.perf_counter() - self._started, 3),
+            "wall_seconds": round(earlier_seconds + time.perf_counter() - self._started, 3),
             "device_seconds": round(device_seconds, 3),
         }
         for stray in self.partial.iterdir():

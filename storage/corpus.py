@@ -18,8 +18,10 @@ from ckd.storage.parquet import read_table, write_table
 ITEMS, SEQUENCES = "items.parquet", "sequences.parquet"
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 SPLITS = ("train", "valid", "test")
-MIN_LENGTH = 3
-"""Leave-one-out needs a validation target, a test target and a history before them."""
+HELD_OUT = 2
+"""Interactions of each user that are never trained on: the validation and the test target."""
+MIN_LENGTH = HELD_OUT + 1
+"""Leave-one-out needs a history before them."""
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
@@ -43,10 +45,6 @@ class Positions:
 
     def __len__(self) -> int:
         return len(self.user)
-
-    def of_split(self, name: str) -> npt.NDArray[np.bool_]:
-        """Return a bool mask [N] of the positions in one split."""
-        return self.split == SPLITS.index(name)
 
 
 @dataclass(frozen=True)

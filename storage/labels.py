@@ -18,9 +18,7 @@ from ckd.storage.artifact import Artifact, Draft, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.parquet import read_table, write_table
-from ckd.storage.vectors import fixed_lists, matrix, read_vectors, write_vectors
-
-__all__ = ["read_vectors", "write_vectors"]
+from ckd.storage.vectors import fixed_lists, matrix
 
 ROW_GROUP = 4_096
 """Rows per Parquet row group: about 0.4 M pairs at k = 100, right for scans and for random groups."""

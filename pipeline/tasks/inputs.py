@@ -62,10 +62,10 @@ def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> Te
     encoder = plan.fetch_encoder()
     artifact = plan.store.find(plan.text(domain))
     if artifact is None:
-        with bar(f"text of {domain}", corpus.n_items, "items") as advance:
+        with bar(f"text of {domain}", corpus.n_items, "items") as progress:
             from ckd.stages.text.encode import encode_corpus  # transformers takes seconds to import
 
-            artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, advance)
+            artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, progress.advance)
     vectors = read_vectors(artifact)
     if vectors is None:
         raise ValueError(f"{artifact.path} holds no vectors")

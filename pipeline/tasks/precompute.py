@@ -8,7 +8,7 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.report.teachers import teacher_table
 from ckd.pipeline.tasks.inputs import prepare, text_of
-from ckd.stages.precompute.label import label_corpus
+from ckd.stages.precompute.label import label_corpus, labelled_positions
 from ckd.stages.precompute.serving import serving_facts
 from ckd.stages.teachers import TEACHERS
 from ckd.stages.teachers.contract import Teacher
@@ -48,7 +48,8 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
         frozen: Teacher = module.open_teacher(folder, corpus, text, device, dtype)
         return frozen
 
-    with bar(f"labels of {teacher} for {domain}", corpus.n_positions, "positions") as advance:
+    total = labelled_positions(corpus, plan.configuration.labels)
+    with bar(f"labels of {teacher} for {domain}", total, "positions") as progress:
         return label_corpus(
             plan.store,
             address,
@@ -56,6 +57,7 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
             plan.configuration.labels,
             lambda: opened(torch.float64),
             device,
-            advance,
+            progress.advance,
+            progress.reuse,
             lambda: serving_facts(opened(torch.float32), corpus, device),
         )

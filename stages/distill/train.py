@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,7 @@ from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.weighting import scaled_gate
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import Scorer, rank_targets
-from ckd.storage.corpus import MIN_LENGTH, Corpus
-from ckd.storage.errors import UserError
+from ckd.storage.corpus import Corpus
 
 Epoch = dict[str, float]
 WATCHED = "ndcg@10"
@@ -67,14 +67,9 @@ def train(
     draw = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     cut = training_windows(corpus, student.max_length)
-    if not len(cut.user):
-        raise UserError(
-            f"nothing to train on: no user of corpus {corpus.key[:16]} has more than {MIN_LENGTH} interactions, "
-            "and the last two of each user are held out; add longer sequences"
-        )
     warmed_up = settings.curriculum.warmup if lesson is not None and settings.curriculum.pacing != "none" else 0
     curve: list[Epoch] = []
-    best, best_epoch, best_state = -1.0, 0, _copy(student)
+    best, best_epoch, best_state = -1.0, 0, deepcopy(student.state_dict())
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
         rows = np.arange(len(cut.user))
@@ -87,7 +82,7 @@ def train(
         curve.append({"epoch": epoch, **row, WATCHED: value, "share": len(rows) / len(cut.user), "seconds": seconds})
         on_epoch(curve[-1])
         if value > best:
-            best, best_epoch, best_state = value, epoch, _copy(student)
+            best, best_epoch, best_state = value, epoch, deepcopy(student.state_dict())
         if epoch - max(best_epoch, warmed_up + 1) >= settings.patience:
             break
     student.load_state_dict(best_state)
@@ -167,7 +162,3 @@ def _epoch_gate(lesson: Lesson, corpus: Corpus, cut: TrainingWindows, rows: npt.
     serving = np.zeros(corpus.n_positions, bool)
     serving[flat_index(first, cut.length[rows])] = True
     return torch.from_numpy(scaled_gate(lesson.teaching.gate, serving & lesson.teaching.labelled)).float()
-
-
-def _copy(student: Any) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ckd.storage.corpus import Corpus
+from ckd.storage.corpus import HELD_OUT, Corpus
 
 Scorer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], torch.Tensor]
 """(user codes [n], history lengths [n]) -> scores [n, n_items]; the history is the user's first items."""
@@ -33,7 +33,7 @@ def rank_targets(
         mask_history: take the items of the history out of the ranking, except the target itself.
         rows_per_block: users scored at a time.
     """
-    held_out = {"valid": 2, "test": 1}[split]
+    held_out = {"valid": HELD_OUT, "test": 1}[split]
     position = (corpus.lengths - held_out).astype(np.int32)
     target = corpus.sequence[corpus.offsets[:-1] + position]
     ranks = np.empty(corpus.n_users, np.int32)

@@ -55,6 +55,7 @@ def label_corpus(
     open_teacher: Callable[[], Teacher],
     device: torch.device,
     advance: Advance = lambda _rows, _bytes: None,
+    reuse: Callable[[int], None] = lambda _rows: None,
     measure: Callable[[], Mapping[str, Any]] = dict,
 ) -> Artifact:
     """Return the labels of one teacher for one domain: from the store, resumed, or computed.
@@ -67,6 +68,7 @@ def label_corpus(
         open_teacher: gives the frozen teacher; called only if there is something to compute.
         device: where the search runs.
         advance: progress.
+        reuse: called with the rows of each shard that an interrupted run had finished.
         measure: facts about the teacher to remember in the manifest (parameters, serving time).
     """
     with store.draft(address, resume=True) as draft:
@@ -82,18 +84,29 @@ def label_corpus(
         # The search uses the vectors as stored, so that anyone can repeat its scores from the shards.
         vectors = torch.from_numpy(stored).to(device, torch.float64)
         write_vectors(draft, stored)
-        device_seconds = 0.0
+        for receipt in done.values():
+            reuse(receipt.rows)
+        earlier = device_seconds = sum(receipt.facts["device_seconds"] for receipt in done.values())
         for shard in todo:
-            receipt = done.get(shard)
-            if receipt is None:
-                started = time.perf_counter()
-                block = label_shard(teacher, vectors, corpus, shard, settings)
-                seconds = time.perf_counter() - started
-                facts = {"first_user": shard.first, "last_user": shard.last, "device_seconds": round(seconds, 3)}
-                receipt = write_part(draft, shard.number, block, corpus, facts)
-            device_seconds += receipt.facts["device_seconds"]
+            if shard in done:
+                continue
+            started = time.perf_counter()
+            block = label_shard(teacher, vectors, corpus, shard, settings)
+            seconds = round(time.perf_counter() - started, 3)
+            facts = {"first_user": shard.first, "last_user": shard.last, "device_seconds": seconds}
+            receipt = write_part(draft, shard.number, block, corpus, facts)
+            device_seconds += seconds
             advance(receipt.rows, receipt.bytes)
-        return draft.commit(measure(), device_seconds)
+        return draft.commit(measure(), device_seconds, earlier)
+
+
+def labelled_positions(corpus: Corpus, settings: LabelSettings) -> int:
+    """Return how many positions of a corpus the settings ask for."""
+    return int(_kept(corpus.positions(), settings).sum())
+
+
+def _kept(positions: Positions, settings: LabelSettings) -> np.ndarray:
+    return np.isin(positions.split, [SPLITS.index(split) for split in settings.splits])
 
 
 def label_shard(
@@ -102,7 +115,7 @@ def label_shard(
     """Return the labels of a shard's positions, in order, as they are stored (rounded)."""
     positions = corpus.positions(shard.first, shard.last)
     queries = teacher.queries(shard.first, shard.last, settings.batch_size).cpu().numpy()
-    kept = np.isin(positions.split, [SPLITS.index(split) for split in settings.splits])
+    kept = _kept(positions, settings)
     positions = Positions(*(column[kept] for column in vars(positions).values()))
     # Rounded before it is scored, so that `state . vector` gives back exactly what the labels were made from.
     state = round_float16(queries[kept])

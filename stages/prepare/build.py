@@ -9,12 +9,9 @@ import pyarrow.compute as pc
 
 from ckd.stages.prepare.core import k_core
 from ckd.stages.prepare.raw import RawDomain
-from ckd.storage.corpus import MIN_LENGTH, TEXT_FIELDS
+from ckd.storage.corpus import HELD_OUT, MIN_LENGTH, TEXT_FIELDS
 
 Int64s = npt.NDArray[np.int64]
-
-HELD_OUT = 2
-"""Interactions of each user that are never trained on: the validation and the test target."""
 
 
 @dataclass(frozen=True)

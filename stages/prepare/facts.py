@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ckd.stages.prepare.build import HELD_OUT, BuiltCorpus, counts
+from ckd.stages.prepare.build import BuiltCorpus, counts
 from ckd.stages.prepare.raw import RawDomain
-from ckd.storage.corpus import SPLITS, TEXT_FIELDS
+from ckd.storage.corpus import HELD_OUT, SPLITS, TEXT_FIELDS
 
 
 def corpus_facts(raw: RawDomain, built: BuiltCorpus) -> dict[str, Any]:

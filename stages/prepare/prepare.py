@@ -9,7 +9,6 @@ from ckd.stages.prepare.settings import DomainSettings
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.corpus import MIN_LENGTH, write_corpus
 from ckd.storage.errors import UserError
-from ckd.storage.files import remove_directory
 
 
 def prepare_domain(store: Store, where: str, settings: DomainSettings) -> Artifact:
@@ -42,7 +41,6 @@ def prepare_domain(store: Store, where: str, settings: DomainSettings) -> Artifa
     with store.draft(address) as draft:
         found = store.find(address)
         if found is not None:
-            remove_directory(draft.partial)
             return found
         write_corpus(draft, built.items, built.sequences)
         return draft.commit(facts=corpus_facts(raw, built))

@@ -13,7 +13,8 @@ import pytest
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.corpus import Corpus, read_corpus, write_corpus
 from ckd.storage.keys import Address
-from ckd.storage.labels import LabelBlock, write_part, write_vectors
+from ckd.storage.labels import LabelBlock, write_part
+from ckd.storage.vectors import write_vectors
 
 Array = npt.NDArray[Any]
 

@@ -159,7 +159,7 @@ def test_the_manifest_says_what_the_labels_were_made_from(artifact, world):
 def label(world, tmp_path):
     """A function that labels the world with some settings; returns the artifact."""
 
-    def run(place="one", advance=lambda _rows, _bytes: None, **settings):
+    def run(place="one", advance=lambda _rows, _bytes: None, reuse=lambda _rows: None, **settings):
         chosen = LabelSettings(**({"top_k": K, "shard_rows": 200} | settings))
         store = Store(tmp_path / place)
         cpu = torch.device("cpu")
@@ -170,7 +170,7 @@ def label(world, tmp_path):
         def opened():
             return open_teacher(world.teacher, world.corpus, world.text, cpu, torch.float64)
 
-        return label_corpus(store, address, world.corpus, chosen, opened, cpu, advance)
+        return label_corpus(store, address, world.corpus, chosen, opened, cpu, advance, reuse)
 
     return run
 
@@ -238,12 +238,13 @@ def test_an_interrupted_run_does_not_ask_the_teacher_for_finished_shards_again(l
         label(shard_rows=100, advance=stop_after(4))
     (partial,) = tmp_path.glob("one/labels/*/*/.key=*.partial")
     before = {path.name: path.stat().st_mtime_ns for path in partial.glob("part-*")}
-    reported = []
-    artifact = label(shard_rows=100, advance=lambda rows, size: reported.append((rows, size)))
+    reported, reused = [], []
+    artifact = label(shard_rows=100, advance=lambda rows, size: reported.append((rows, size)), reuse=reused.append)
     assert len(before) == 4
     assert {name: (artifact.path / name).stat().st_mtime_ns for name in before} == before
     receipts = [artifact.files[name] for name in part_names(artifact)]
-    assert reported == [(receipt.rows, receipt.bytes) for receipt in receipts]
+    assert reused == [receipt.rows for receipt in receipts[:4]]
+    assert reported == [(receipt.rows, receipt.bytes) for receipt in receipts[4:]]
 
 
 # --- settings that do

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ckd.stages.batching import training_windows
@@ -15,6 +15,7 @@ from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings
 from ckd.stages.teachers.unisrec.adapt import adapt, scorer
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
 
 CPU = torch.device("cpu")
 N_ITEMS, USERS, P = 30, 80, 12
@@ -115,12 +116,25 @@ def test_training_targets_are_what_is_learnt(circle, text, fresh):
     assert curve[1]["loss"] != other[1]["loss"]
 
 
-@given(st.lists(st.integers(3, 15), min_size=1, max_size=15), st.integers(1, 10), st.sampled_from([0, 2]))
-def test_training_windows_hold_the_last_training_positions_and_no_held_out_item(lengths, max_length, held_out):
+def sequences_of(lengths):
+    """A corpus in which no item occurs twice."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     users = pa.array([f"u{n:02d}" for n in range(len(lengths))])
     sequence = np.arange(offsets[-1], dtype=np.int32)
-    corpus = Corpus("key", pa.table({"item": sequence}), users, offsets, sequence)
+    return Corpus("key", pa.table({"item": sequence}), users, offsets, sequence)
+
+
+@pytest.mark.parametrize(("lengths", "held_out", "needed"), [([3, 3], 2, 3), ([1], 0, 1)])
+def test_a_domain_without_a_training_position_is_refused(lengths, held_out, needed):
+    with pytest.raises(UserError, match=f"nothing to train on: no user .* has more than {needed} interactions"):
+        training_windows(sequences_of(lengths), 5, held_out)
+
+
+@given(st.lists(st.integers(3, 15), min_size=1, max_size=15), st.integers(1, 10), st.sampled_from([0, 2]))
+def test_training_windows_hold_the_last_training_positions_and_no_held_out_item(lengths, max_length, held_out):
+    assume(max(lengths) > held_out + 1)
+    corpus = sequences_of(lengths)
+    offsets = corpus.offsets
     cut = training_windows(corpus, max_length, held_out)
     expected = {}
     for user, length in enumerate(lengths):

@@ -70,13 +70,6 @@ def test_positions_of_some_users_are_a_part_of_all(lengths, data):
         assert getattr(part, name).dtype == getattr(whole, name).dtype
 
 
-def test_masks_of_splits_share_out_all_positions():
-    positions = corpus_of([3, 5, 4]).positions()
-    masks = [positions.of_split(name) for name in SPLITS]
-    assert np.sum(masks, axis=0).tolist() == [1] * len(positions)
-    assert [int(mask.sum()) for mask in masks] == [3, 3, 3]
-
-
 @given(st.integers(2, 100))
 def test_split_of_counts_from_the_end(length):
     split = split_of(np.arange(1, length), np.full(length - 1, length))

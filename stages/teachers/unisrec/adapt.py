@@ -4,6 +4,7 @@ Only the training split is trained on; the epoch is chosen by NDCG@10 on the val
 """
 
 import time
+from copy import deepcopy
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,11 @@ def adapt(
     """Return the adapted network of the best epoch and one row of the curve per epoch.
 
     Epoch 0 of the curve is the network before its first step. In transductive mode the item ID table starts from
-    N(0, 0.02), as the authors' does.
+    N(0, 0.02), as the authors' does. The softmax runs over the catalogue; the authors' has one more column, the
+    padding item.
+
+    Raises:
+        UserError: no sequence is long enough to train on.
     """
     torch.manual_seed(seed)
     draw = np.random.default_rng(seed)
@@ -59,7 +64,7 @@ def adapt(
         curve.append({"epoch": epoch, "loss": loss, "ndcg@10": ndcg, "seconds": time.perf_counter() - started})
         on_epoch(curve[-1])
         if ndcg > best:
-            best, best_state, best_epoch = ndcg, _copy(model), epoch
+            best, best_state, best_epoch = ndcg, deepcopy(model.state_dict()), epoch
         elif epoch - best_epoch >= settings.patience:
             break
     model.load_state_dict(best_state)
@@ -121,7 +126,3 @@ def _train_epoch(
         optimiser.step()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())
-
-
-def _copy(model: UniSRec) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

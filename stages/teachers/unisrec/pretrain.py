@@ -1,8 +1,11 @@
 """Contrastive pre-training of UniSRec over mixed source domains (arXiv 2206.05941, section 2.3).
 
-Two readings of ours, for speed: one causal pass trains every position of a sequence, where the authors feed one row
-per prefix; and the negatives of a position are the distinct target items of its batch, where the authors' same-target
-rows add a constant to the denominator.
+Where it leaves the authors' code:
+- one causal pass trains every position of a sequence, where theirs feeds one row per prefix;
+- the negatives of a position are the distinct target items of its batch, where their same-target rows add a constant
+  to the denominator;
+- the augmented copy of a sequence always drops items, where theirs drops words of the item texts in one of ten cases;
+- dropping keeps the first item and closes the gaps, where theirs may drop any item but leaves one.
 """
 
 import time
