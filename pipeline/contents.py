@@ -2,7 +2,7 @@
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.plan import Pending, Plan
-from ckd.storage.artifact import Artifact
+from ckd.storage.artifact import MAKERS, Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.sql import Contents, LabelSource
 
@@ -13,7 +13,14 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
     The second part says what had to be left out, a line each: what is in the store can be asked also where raw files
     or checkpoints, which tell whose it is, are no longer there.
     """
-    plan, missing = Plan(configuration), []
+    plan = Plan(configuration)
+    if not plan.store.root.is_dir():
+        return Contents({}, [], []), [f"there is no store at {plan.store.root} yet; the views are empty"]
+    missing = [
+        f"left out {path}: it is damaged; run `ckd {MAKERS[kind]}` to make it again"
+        for kind in ("corpus", "labels", "runs")
+        for path in plan.store.damaged(kind)
+    ]
     corpora: dict[str, Artifact] = {}
     labels: list[LabelSource] = []
     for domain in configuration.domains:

@@ -99,7 +99,7 @@ class Plan:
         settings = self.configuration.teachers[teacher]
         inputs = self.text if self.needs_text(teacher) else self.corpus
         sources = [inputs(name).key for name in sorted(self.configuration.sources)]
-        return pretrain_address(settings.kind, settings.pretrain, sources, self.configuration.seed)
+        return pretrain_address(settings.kind, settings.pretrain, sources)
 
     def start(self, teacher: str, domain: str) -> Path:
         """Return the folder of the frozen teacher before adaptation.
@@ -126,9 +126,7 @@ class Plan:
         settings = self.configuration.teachers[teacher]
         start = frozen_digests(self.start(teacher, domain), f"teachers.{teacher}")
         text = self.text(domain).key if self.needs_text(teacher) else None
-        return adapt_address(
-            settings.kind, settings.adapt, start, self.corpus(domain).key, text, self.configuration.seed
-        )
+        return adapt_address(settings.kind, settings.adapt, start, self.corpus(domain).key, text)
 
     def frozen(self, teacher: str, domain: str) -> Path:
         """Return the folder of the teacher that labels a domain.
@@ -187,11 +185,13 @@ class Plan:
         Raises:
             UserError: some are not in the store.
         """
-        found = {name: self.store.find(self.labels(name, domain)) for name in self.taught_by()}
-        for name, artifact in found.items():
+        ready = {name: self.store.find(self.labels(name, domain)) for name in self.taught_by()}
+        for name, artifact in ready.items():
             if artifact is None:
-                raise UserError(f"the store has no labels of teacher {name} for domain {domain}; run `ckd precompute`")
-        return {name: artifact for name, artifact in found.items() if artifact is not None}
+                there = (self.store.root / self.labels(name, domain).directory).exists()
+                found = "only damaged labels" if there else "no labels"
+                raise UserError(f"the store has {found} of teacher {name} for domain {domain}; run `ckd precompute`")
+        return {name: artifact for name, artifact in ready.items() if artifact is not None}
 
     def runs(self) -> Iterator[tuple[str, str, bool]]:
         """Yield (student, domain, distilled) of every student that is trained."""

@@ -94,4 +94,15 @@ def _reason(plan: Plan, address: Address) -> str:
         changed = difference(address.inputs, artifact.inputs)
         if same_kind and (nearest is None or len(changed) < len(nearest)):
             nearest = changed
-    return f"changed since the stored one: {', '.join(nearest)}" if nearest else "not in the store"
+    if not nearest:
+        return "not in the store"
+    return f"changed since the stored one: {', '.join(_as_configured(name, address) for name in nearest)}"
+
+
+def _as_configured(name: str, address: Address) -> str:
+    """Return an input of a run as the configuration calls it."""
+    group, _, rest = name.partition(".")
+    if address.kind != "runs" or not rest:
+        return name
+    sections = {"teaching": "distill", "training": "distill", "settings": f"students.{address.inputs['student']}"}
+    return f"{sections.get(group, group)}.{rest}"

@@ -22,6 +22,8 @@ from ckd.storage.lock import exclusive, living_holder
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
+MAKERS = {"corpus": "prepare", "text": "prepare", "teachers": "pretrain", "labels": "precompute", "runs": "distill"}
+"""Kind of artifact to the subcommand that makes it."""
 _ENTRIES = {"kind", "key", "inputs", "files", "facts"}
 
 
@@ -85,7 +87,7 @@ class Artifact:
         if files.sha256_file(path) != self.files[name].sha256:
             raise DamagedArtifact(
                 f"{path} is damaged: its bytes are not those that were written; remove the folder {self.path} "
-                "and run the same command again to recompute it"
+                f"and run `ckd {MAKERS[self.manifest['kind']]}` to recompute it"
             )
         return path
 
@@ -201,6 +203,12 @@ class Store:
         folders = (path.parent for path in sorted((self.root / kind).glob(pattern)))
         found = (load_artifact(folder) for folder in folders if not folder.name.startswith("."))
         return [artifact for artifact in found if artifact is not None]
+
+    def damaged(self, kind: str) -> list[Path]:
+        """Return the directories of a kind that once were artifacts and are none now, in order of path."""
+        pattern = "*/*/key=*" if kind == "labels" else "*"
+        folders = (path for path in sorted((self.root / kind).glob(pattern)) if path.is_dir())
+        return [path for path in folders if not path.name.startswith(".") and load_artifact(path) is None]
 
     def peek(self, address: Address) -> Draft | None:
         """Return what an interrupted writer left of an address, for reading only, or None."""

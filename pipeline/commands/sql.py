@@ -98,5 +98,5 @@ def listing() -> str:
         "Examples:",
     ]
     for question, query in EXAMPLES.items():
-        lines += ["", f"-- {question}", query]
+        lines += ["", question, query]
     return "\n".join(lines) + "\n"

@@ -57,7 +57,9 @@ class Configuration(Settings):
     """Everything that determines what the pipeline does."""
 
     store: Path = Field(default=Path("store"), description="folder of all that ckd makes")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="seed of every random choice")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="seed of the students; a teacher that is trained has its own"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where networks run; auto takes a GPU where there is one"
     )

@@ -57,6 +57,13 @@ def corpus_of(plan: Plan, domain: str) -> Corpus:
     return read_corpus(prepare(plan, domain))
 
 
+def _report_empty(domain: str, artifact: Artifact) -> None:
+    empty, items = artifact.facts["empty"], artifact.facts["items"]
+    if empty:
+        none = f"{empty:,} of {items:,} items have none"
+        console.print(f"text of {domain}: {none}; to a text teacher they are all the same")
+
+
 def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> TextVectors:
     """Return the item text vectors of a domain, in memory."""
     encoder = plan.fetch_encoder()
@@ -66,6 +73,7 @@ def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> Te
             from ckd.stages.text.encode import encode_corpus  # transformers takes seconds to import
 
             artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, progress.advance)
+        _report_empty(domain, artifact)
     vectors = read_vectors(artifact)
     if vectors is None:
         raise ValueError(f"{artifact.path} holds no vectors")

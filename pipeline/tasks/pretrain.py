@@ -59,11 +59,11 @@ def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.de
     settings = configuration.teachers[teacher].pretrain
     report = epoch_lines(f"{teacher}, pre-training")
     address = plan.pretrained(teacher)
-    return pretrain_teacher(plan.store, address, training, settings, sources, configuration.seed, device, report).path
+    return pretrain_teacher(plan.store, address, training, settings, sources, settings.seed, device, report).path
 
 
 def _adapted(plan: Plan, teacher: str, domain: str, training: ModuleType, device: torch.device) -> Path:
-    configuration = plan.configuration
+    settings = plan.configuration.teachers[teacher].adapt
     corpus = corpus_of(plan, domain)
     text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
     return adapt_teacher(
@@ -71,10 +71,10 @@ def _adapted(plan: Plan, teacher: str, domain: str, training: ModuleType, device
         plan.adapted(teacher, domain),
         training,
         plan.start(teacher, domain),
-        configuration.teachers[teacher].adapt,
+        settings,
         corpus,
         text,
-        configuration.seed,
+        settings.seed,
         device,
         epoch_lines(f"{teacher}, {domain}"),
     ).path

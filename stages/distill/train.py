@@ -1,5 +1,6 @@
 """Trains one student: full softmax on the truth plus the teachers' losses, early stopping on validation."""
 
+import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -20,6 +21,7 @@ from ckd.stages.distill.weighting import scaled_gate
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import Scorer, rank_targets
 from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
 
 Epoch = dict[str, float]
 WATCHED = "ndcg@10"
@@ -62,7 +64,7 @@ def train(
         on_epoch: progress.
 
     Raises:
-        UserError: no sequence is long enough to train on.
+        UserError: no sequence is long enough to train on, or the loss is no longer finite.
     """
     draw = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -76,6 +78,11 @@ def train(
         if lesson is not None:
             rows = served(lesson.hardness[cut.user], epoch, settings.curriculum)
         row = _train_epoch(student, corpus, cut, rows, settings, lesson, optimiser, draw)
+        if not math.isfinite(row["loss"]):
+            raise UserError(
+                f"the training diverged: the loss of epoch {epoch} is {row['loss']}; "
+                f"lower distill.learning_rate ({settings.learning_rate:g})"
+            )
         ranks = rank_targets(scorer(student, corpus), corpus, "valid", mask_history)
         value = metrics(ranks, [10])[WATCHED]
         seconds = time.perf_counter() - started

@@ -7,31 +7,29 @@ from ckd.storage.formats import TEACHER_FORMAT
 from ckd.storage.keys import Address
 
 
-def pretrain_address(kind: str, settings: Settings, inputs: Sequence[str], seed: int) -> Address:
+def pretrain_address(kind: str, settings: Settings, inputs: Sequence[str]) -> Address:
     """Return where a teacher pre-trained on some source domains belongs.
 
     Args:
         kind: of the teacher.
-        settings: of its pre-training.
+        settings: of its pre-training, the seed among them.
         inputs: keys of the sources' text vectors (or corpora), in the order in which they are mixed.
-        seed: of the training.
     """
-    return _address("pretrain", kind, settings, {"sources": list(inputs), "seed": seed})
+    return _address("pretrain", kind, settings, {"sources": list(inputs)})
 
 
 def adapt_address(
-    kind: str, settings: Settings, start: Mapping[str, str], corpus_key: str, text_key: str | None, seed: int
+    kind: str, settings: Settings, start: Mapping[str, str], corpus_key: str, text_key: str | None
 ) -> Address:
     """Return where a teacher adapted to one domain belongs.
 
     Args:
         kind: of the teacher.
-        settings: of its adaptation.
+        settings: of its adaptation, the seed among them.
         start: digests of the frozen teacher that is adapted.
         corpus_key, text_key: the domain.
-        seed: of the training.
     """
-    domain: dict[str, object] = {"start": dict(start), "corpus": corpus_key, "text": text_key, "seed": seed}
+    domain: dict[str, object] = {"start": dict(start), "corpus": corpus_key, "text": text_key}
     return _address("adapt", kind, settings, domain)
 
 

@@ -39,12 +39,20 @@ def encode_corpus(
         encoder: the frozen encoder's files.
         device: where it runs.
         advance: called with the number of items encoded since the last call.
+
+    Raises:
+        UserError: no item has any text, or the encoder cannot be opened.
     """
     address = text_address(corpus.key, settings, encoder)
     with store.draft(address) as draft:
         if (present := store.find(address)) is not None:
             return present
         texts = item_texts(corpus, settings)
+        if not any(texts):
+            raise UserError(
+                f"no item of corpus {corpus.key[:16]} has any text in {', '.join(settings.fields)} (text.fields); "
+                "name the files' own columns under domains.<name>.columns"
+            )
         vectors = encode_texts(texts, encoder, settings.max_tokens, device, advance)
         write_vectors(draft, vectors)
         return draft.commit({"items": len(texts), "empty": texts.count(""), "dimensions": vectors.shape[1]})

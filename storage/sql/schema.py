@@ -160,10 +160,9 @@ select a.domain, a.teacher as one, b.teacher as other,
 from labels a join labels b using (domain, user_id, position)
 where a.teacher < b.teacher and a.split = 'test' and b.split = 'test'
 group by all order by all""",
-    "What does distillation gain, over all seeds?": """\
-select r.domain, r.student, m.metric, count(*) as runs,
-    round(avg(m.value) filter (where r.distilled), 4) as distilled,
-    round(avg(m.value) filter (where not r.distilled), 4) as alone
+    "How good are the students of the store, by the settings of distillation?": """\
+select r.domain, r.student, r.distilled, r.alpha, r.temperature, m.metric, count(distinct r.seed) as seeds,
+    count(*) as runs, round(avg(m.value), 4) as value
 from metrics m join runs r using (run)
 where m.split = 'test' group by all order by all""",
 }

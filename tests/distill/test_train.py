@@ -330,3 +330,9 @@ def test_a_domain_in_which_nobody_has_a_training_position_is_refused_in_one_line
     short = make_world([[0, 1, 2], [2, 1, 0]], 3)
     with pytest.raises(UserError, match=r"nothing to train on: no user .* more than 3 interactions"):
         trained(short.corpus, settings())
+
+
+def test_a_training_that_diverges_is_stopped_and_says_which_setting_to_lower(make_world: Any) -> None:
+    world = make_world([[0, 1, 2, 3, 4, 5]] * 6, N_ITEMS)
+    with pytest.raises(UserError, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower distill.learning_rate"):
+        trained(world.corpus, settings(learning_rate=1e30, epochs=20))

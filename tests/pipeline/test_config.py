@@ -567,7 +567,7 @@ def test_the_printed_configuration_loads_back_to_an_equal_one(tmp_path: Path) ->
 def test_each_printed_key_stands_under_its_meaning_and_default(tmp_path: Path) -> None:
     lines = reference.as_yaml(load_configuration(written(tmp_path, WHOLE))).splitlines()
     seed = lines.index("seed: 7")
-    assert lines[seed - 1] == "# seed of every random choice (default: 0)"
+    assert lines[seed - 1] == "# seed of the students; a teacher that is trained has its own (default: 0)"
     path = lines.index(f"    path: {tmp_path}/data/office")
     assert lines[path - 1].endswith("(required)")
     assert max(len(line) for line in lines if line.lstrip().startswith("#")) <= 110

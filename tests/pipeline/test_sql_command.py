@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -218,3 +219,18 @@ def test_what_is_in_the_store_can_be_asked_where_a_domain_is_gone(labelled):
     assert (code, out.split()) == (0, ["domain", "tiny"])
     assert err.startswith("left out domain gone: ")
     assert len(err.splitlines()) == 1
+
+
+def test_what_is_damaged_is_named_and_left_out(labelled, tmp_path):
+    place = type(labelled)(tmp_path / "torn")
+    shutil.copytree(labelled.folder, place.folder)
+    shard = next(place.labels.glob("part-*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    said = f"left out {place.labels}: it is damaged; run `ckd precompute` to make it again\n"
+    assert sql(place, "select count(*) as n from labels", "--format", "csv") == (0, "n\r\n0\r\n", said)
+
+
+def test_a_store_that_is_not_there_is_named(labelled):
+    code, out, err = sql(labelled, "select count(*) as n from labels", "--format", "csv", "--set", "store=nowhere")
+    assert (code, out) == (0, "n\r\n0\r\n")
+    assert err == f"there is no store at {labelled.folder / 'nowhere'} yet; the views are empty\n"

@@ -89,8 +89,8 @@ def test_what_changes_speed_files_or_reports_only_concerns_nothing(distilled):
     ("override", "expected"),
     [
         ("labels.top_k=5", {LABELS: changed("top_k"), TAUGHT: changed("labels.uni")}),
-        ("distill.temperature=2", {TAUGHT: changed("teaching.temperature")}),
-        ("distill.learning_rate=0.1", dict.fromkeys((PLAIN, TAUGHT), changed("training.learning_rate"))),
+        ("distill.temperature=2", {TAUGHT: changed("distill.temperature")}),
+        ("distill.learning_rate=0.1", dict.fromkeys((PLAIN, TAUGHT), changed("distill.learning_rate"))),
         ("seed=1", dict.fromkeys((PLAIN, TAUGHT), changed("seed"))),
         ("text.max_tokens=8", {TEXT: changed("max_tokens"), LABELS: changed("text"), TAUGHT: changed("labels.uni")}),
     ],

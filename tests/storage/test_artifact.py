@@ -212,7 +212,7 @@ def test_verify_finds_one_flipped_bit_and_names_the_file_and_the_mend(store):
         found.verify()
     assert str(caught.value) == (
         f"{artifact.path / 'b'} is damaged: its bytes are not those that were written; "
-        f"remove the folder {artifact.path} and run the same command again to recompute it"
+        f"remove the folder {artifact.path} and run `ckd prepare` to recompute it"
     )
 
 

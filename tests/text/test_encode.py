@@ -1,5 +1,6 @@
 """Item text vectors: a real encoder on disk, pooled by hand; how encoders are found and what is said if not."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -124,6 +125,16 @@ def test_vectors_are_kept_with_the_digest_of_the_weights_and_not_computed_twice(
     np.testing.assert_array_equal(read_vectors(first), encode_texts(texts, encoder, 12, CPU))
     assert encode_corpus(store, world.corpus, settings, encoder, CPU, advanced.append) == first
     assert sum(advanced) == world.corpus.n_items
+
+
+def test_a_domain_without_any_text_is_refused_with_the_key_that_maps_columns(world, encoder, tmp_path):
+    nothing = pa.nulls(world.corpus.n_items, pa.string())
+    items = world.corpus.items
+    for name in TEXT_FIELDS:
+        items = items.set_column(items.column_names.index(name), name, nothing)
+    blank = dataclasses.replace(world.corpus, items=items)
+    with pytest.raises(UserError, match=r"no item of corpus .* has any text in title, .*domains\.<name>\.columns"):
+        encode_corpus(Store(tmp_path / "store"), blank, TextSettings(max_tokens=12), encoder, CPU)
 
 
 # --- where an encoder is found

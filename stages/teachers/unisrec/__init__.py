@@ -53,6 +53,9 @@ class PretrainSettings(settings.Settings):
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
     sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
     item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in the augmented copy")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
+    )
 
 
 class AdaptSettings(settings.Settings):
@@ -74,6 +77,9 @@ class AdaptSettings(settings.Settings):
     )
     batch_size: int = Field(default=256, ge=1, description="sequences per step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
+    )
 
 
 class Settings(settings.Settings):
