@@ -159,6 +159,17 @@ def test_started_again_it_trains_nothing(trained, exported):
     assert exported.out.splitlines() == [line for line in first.out.splitlines() if line.startswith("own, ")]
 
 
+def test_the_seed_of_the_students_is_not_that_of_a_teacher(trained):
+    place, _ = trained
+
+    def states(setting):
+        lines = [line.split() for line in run(place, "status", "--set", setting).out.splitlines()]
+        return {word for words in lines if words[:2] == ["ckd", "pretrain"] for word in words} & {"reuse", "compute"}
+
+    assert states("seed=3") == {"reuse"}
+    assert states("teachers.own.adapt.seed=3") == {"reuse", "compute"}
+
+
 def test_precompute_labels_with_the_adapted_teachers(trained):
     place, done = trained
     assert run(place, "precompute").files == done.files

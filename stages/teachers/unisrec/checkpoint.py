@@ -101,7 +101,7 @@ def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, t
     if config.mode == "transductive" and config.items != catalogue_digest(corpus):
         raise UserError(
             f"{folder}: this teacher has an ID table for another catalogue than the domain's {corpus.n_items} items; "
-            "use an inductive one, or adapt it to this domain with `ckd pretrain`"
+            "take a teacher without such a table, the pre-trained or an inductive one, and adapt that to this domain"
         )
 
 
