@@ -179,7 +179,8 @@ def test_an_id_table_of_another_catalogue_is_refused(transductive, opened, world
     change_config(transductive, items="0" * 64)
     assert line_of(opened, transductive) == (
         f"{transductive}: this teacher has an ID table for another catalogue than the domain's "
-        f"{world.corpus.n_items} items; use an inductive one, or adapt it to this domain with `ckd pretrain`"
+        f"{world.corpus.n_items} items; take a teacher without such a table, "
+        "the pre-trained or an inductive one, and adapt that to this domain"
     )
 
 
