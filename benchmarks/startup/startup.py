@@ -1,7 +1,9 @@
 """How long `ckd --help` and `ckd status` take to answer: the best and the median of several processes.
 
-ckd precompute && ckd distill               # so that status has something to look at
-python benchmarks/startup/startup.py
+    ckd precompute && ckd distill               # so that status has something to look at
+    python benchmarks/startup/startup.py
+
+It changes nothing in the store.
 """
 
 import argparse

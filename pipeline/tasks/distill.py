@@ -38,10 +38,10 @@ def distill(configuration: Configuration) -> None:
 
 def _check(plan: Plan, labels: Mapping[str, Mapping[str, Artifact]]) -> None:
     """Refuse damaged labels before anything is trained, where something is to be trained from them."""
-    for student, domain, distilled in plan.runs():
-        if distilled and plan.store.find(plan.run(student, domain, distilled)) is None:
-            for artifact in labels[domain].values():
-                artifact.verify()
+    runs = [(domain, plan.run(student, domain, True)) for student, domain, distilled in plan.runs() if distilled]
+    for domain in dict.fromkeys(domain for domain, address in runs if plan.store.find(address) is None):
+        for artifact in labels[domain].values():
+            artifact.verify()
 
 
 def run_of(plan: Plan, student: str, domain: str, labels: Mapping[str, Artifact], device: torch.device) -> Artifact:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckd.stages.distill import curriculum
 from ckd.stages.distill.curriculum import difficulty, served, served_share
-from ckd.stages.distill.settings import CurriculumSettings
+from ckd.stages.distill.settings import CurriculumSettings, Term
 from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.labels import LabelBlock, read_labels
@@ -321,3 +322,7 @@ def test_an_expression_reads_the_views_and_nothing_else(told: Told, tmp_path: Pa
 def test_an_expression_gives_one_value_per_user(told: Told, expression: str) -> None:
     with pytest.raises(UserError, match=r"^distill\.curriculum\.difficulty: "):
         told.difficulty(**{expression: 1.0})
+
+
+def test_every_term_of_the_configuration_has_its_query() -> None:
+    assert set(curriculum.TERMS) == set(get_args(Term))
