@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ckd.stages import settings
-from ckd.stages.settings import undivided
+from ckd.stages.settings import Located, undivided
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files
+from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
 
 if TYPE_CHECKING:
-    import torch
-
-    from ckd.stages.teachers.contract import TextVectors
+    from ckd.stages.teachers.contract import Opening
     from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
-    from ckd.storage.corpus import Corpus
-
-NEEDS_TEXT = True
 
 Activation = Literal["gelu", "relu", "swish", "tanh", "sigmoid"]
 Mode = Literal["none", "inductive", "transductive"]
@@ -53,9 +50,8 @@ class PretrainSettings(settings.Settings):
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
     sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
     item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in the augmented copy")
-    seed: int = Field(
-        default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
-    )
+    precision: Precision = Field(default="auto", description=PRECISION)
+    seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
 
 
 class AdaptSettings(settings.Settings):
@@ -77,16 +73,15 @@ class AdaptSettings(settings.Settings):
     )
     batch_size: int = Field(default=256, ge=1, description="sequences per step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
-    seed: int = Field(
-        default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
-    )
+    precision: Precision = Field(default="auto", description=PRECISION)
+    seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
 
 
-class Settings(settings.Settings):
+class Settings(TeacherSettings):
     """A UniSRec teacher: a frozen checkpoint, or the training that makes one."""
 
     kind: Literal["unisrec"] = "unisrec"
-    checkpoint: str | None = Field(
+    checkpoint: Located | None = Field(
         default=None,
         description="folder with config.json and model.safetensors; `{domain}` in it stands for the domain's name",
     )
@@ -103,15 +98,32 @@ class Settings(settings.Settings):
         if (values["checkpoint"] is None) == (values["pretrain"] is None):
             yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
 
+    def text_settings(self, common: Any) -> Any:
+        """Return the configuration's ``text``: item vectors are made from text vectors."""
+        return common
 
-def open_teacher(
-    folder: Path, corpus: "Corpus", text: "TextVectors | None", device: "torch.device", dtype: "torch.dtype"
-) -> "UniSRecTeacher":
-    """Open the frozen teacher in a folder for one domain, to compute in float64 (labels) or float32 (serving).
+    def pretraining(self) -> PretrainSettings | None:
+        """Return ``pretrain``."""
+        return self.pretrain
+
+    def adaptation(self) -> AdaptSettings | None:
+        """Return ``adapt``, unless its mode is none."""
+        return self.adapt if self.adapt is not None and self.adapt.mode != "none" else None
+
+    def files(self, domain: str, where: str) -> Mapping[str, Path]:
+        """Return the files of the checkpoint."""
+        if self.checkpoint is None:
+            return super().files(domain, where)
+        folder = Path(self.checkpoint.replace("{domain}", domain))
+        return folder_files(folder, (CONFIG, WEIGHTS), f"{where}.checkpoint")
+
+
+def open_teacher(opening: "Opening") -> "UniSRecTeacher":
+    """Open a frozen UniSRec, to compute in float64 (labels) or float32 (serving).
 
     Raises:
-        UserError: the folder does not hold a UniSRec, or one that does not fit this domain or these text vectors.
+        UserError: the files do not hold a UniSRec, or one that does not fit this domain or these text vectors.
     """
     from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
 
-    return UniSRecTeacher.open(folder, corpus, text, device, dtype)
+    return UniSRecTeacher.open(opening)

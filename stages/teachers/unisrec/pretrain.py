@@ -8,7 +8,6 @@ Where it leaves the authors' code:
 - dropping keeps the first item and closes the gaps, where theirs may drop any item but leaves one.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,12 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ckd.stages.batching import at, flat_index, length_buckets, padded, training_windows
-from ckd.stages.teachers.contract import EpochReport, TextVectors
+from ckd.stages.teachers.contract import DomainData, Job
+from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import PretrainSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
-from ckd.storage.corpus import Corpus
-
-Epoch = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -43,48 +40,43 @@ class Mixture:
     length: npt.NDArray[np.int64]
 
 
-def mix(sources: Sequence[tuple[Corpus, TextVectors]], max_length: int, device: torch.device) -> Mixture:
+def mix(sources: Sequence[DomainData], max_length: int, device: torch.device) -> Mixture:
     """Join source domains; all interactions are used, for nothing is evaluated on them."""
     sequences, starts, lengths = [], [], []
     items = interactions = 0
-    for corpus, _ in sources:
+    texts = []
+    for source in sources:
+        corpus = source.corpus
+        if source.text is None:
+            raise ValueError("a UniSRec is trained on item text vectors")
+        texts.append(source.text.vectors)
         cut = training_windows(corpus, max_length, held_out=0)
         sequences.append(corpus.sequence + np.int32(items))
         starts.append(cut.start + interactions)
         lengths.append(cut.length)
         items += corpus.n_items
         interactions += len(corpus.sequence)
-    text = torch.from_numpy(np.concatenate([text.vectors for _, text in sources])).to(device)
+    text = torch.from_numpy(np.concatenate(texts)).to(device)
     return Mixture(text, np.concatenate(sequences), np.concatenate(starts), np.concatenate(lengths))
 
 
-def pretrain(
-    settings: PretrainSettings,
-    sources: Sequence[tuple[Corpus, TextVectors]],
-    seed: int,
-    device: torch.device,
-    on_epoch: EpochReport = lambda _: None,
-) -> tuple[UniSRec, list[Epoch]]:
+def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[UniSRec, list[Epoch]]:
     """Train a UniSRec from scratch; return it with one row of the curve per epoch."""
-    torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
-    mixture = mix(sources, settings.network.max_length, device)
-    model = UniSRec(settings.network, mixture.text.shape[1]).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    curve = []
-    for epoch in range(1, settings.epochs + 1):
-        started, model = time.perf_counter(), model.train()
-        losses = []
-        for rows in length_buckets(mixture.length, settings.batch_size, draw):
-            loss = contrast(model, mixture, rows, settings, draw)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
-        curve.append({"epoch": epoch, "loss": mean, "seconds": time.perf_counter() - started})
-        on_epoch(curve[-1])
-    return model.eval(), curve
+    settings: PretrainSettings = job.settings
+    torch.manual_seed(settings.seed)
+    mixture = mix(sources, settings.network.max_length, job.device)
+    model = UniSRec(settings.network, mixture.text.shape[1]).to(job.device)
+    curve = run_epochs(
+        job,
+        model,
+        torch.optim.Adam(model.parameters(), lr=settings.learning_rate),
+        lambda _, draw: length_buckets(mixture.length, settings.batch_size, draw),
+        lambda rows, draw: contrast(model, mixture, rows, settings, draw),
+        seed=settings.seed,
+        epochs=settings.epochs,
+        precision=settings.precision,
+    )
+    return model, curve
 
 
 def contrast(
