@@ -16,5 +16,6 @@ TEACHERS = Registry(
     "ckd.teachers",
     {
         "unisrec": "ckd.stages.teachers.unisrec",
+        "recformer": "ckd.stages.teachers.recformer",
     },
 )
