@@ -1,7 +1,7 @@
-"""Item text -> vectors by a frozen Hugging Face encoder with mean pooling, cached as an artifact."""
+"""Item text -> vectors by a frozen Hugging Face encoder with pooling, cached as an artifact."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
 from ckd.stages.text.address import text_address
+from ckd.stages.text.compose import item_texts
 from ckd.stages.text.encoder import WEIGHTS, Encoder
 from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact, Store
@@ -53,15 +54,9 @@ def encode_corpus(
                 f"no item of corpus {corpus.key[:16]} has any text in {', '.join(settings.fields)} (text.fields); "
                 "name the files' own columns under domains.<name>.columns"
             )
-        vectors = encode_texts(texts, encoder, settings.max_tokens, device, advance)
+        vectors = encode_texts(texts, encoder, settings.max_tokens, device, advance, settings.pooling)
         write_vectors(draft, vectors)
         return draft.commit({"items": len(texts), "empty": texts.count(""), "dimensions": vectors.shape[1]})
-
-
-def item_texts(corpus: Corpus, settings: TextSettings) -> list[str]:
-    """Return one text per item, in order of code: its fields, those it has, joined by a full stop."""
-    columns = [corpus.items[field].to_pylist() for field in settings.fields]
-    return [". ".join(value.strip() for value in values if value) for values in zip(*columns, strict=True)]
 
 
 def encode_texts(
@@ -70,10 +65,11 @@ def encode_texts(
     max_tokens: int,
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
+    pooling: Literal["mean", "cls"] = "mean",
 ) -> npt.NDArray[np.float32]:
-    """Return the mean of each text's last hidden states over its tokens, float32 [len(texts), d].
+    """Return a vector of each text from its last hidden states, float32 [len(texts), d].
 
-    A text of which the tokenizer makes no token is zero throughout.
+    ``mean`` is their mean over the text's tokens, ``cls`` the first token's. A text of which the tokenizer makes no token is zero throughout.
 
     Raises:
         UserError: the encoder cannot be opened, or cannot read so many tokens.
@@ -95,7 +91,8 @@ def encode_texts(
             rows = [readable[number] for number in chosen]
             batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
             hidden = model(**batch).last_hidden_state
-            vectors[rows] = _masked_mean(hidden, batch["attention_mask"]).cpu().numpy()
+            pooled = hidden[:, 0] if pooling == "cls" else _masked_mean(hidden, batch["attention_mask"])
+            vectors[rows] = pooled.cpu().numpy()
             advance(len(rows))
     return vectors
 
