@@ -15,7 +15,8 @@ from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
 from ckd.stages.teachers import TEACHERS
-from ckd.stages.teachers.frozen import frozen_digests
+from ckd.stages.teachers.frozen import digests, frozen_digests
+from ckd.stages.teachers.settings import TeacherSettings
 from ckd.stages.text.address import text_address
 from ckd.stages.text.encoder import Encoder, locate_encoder
 from ckd.storage.artifact import Artifact, Store
@@ -67,7 +68,7 @@ class Plan:
 
     def needs_text(self, teacher: str) -> bool:
         """Return whether a teacher reads item text vectors."""
-        return bool(TEACHERS.load(self.configuration.teachers[teacher].kind).NEEDS_TEXT)
+        return bool(getattr(TEACHERS.load(self.configuration.teachers[teacher].kind), "NEEDS_TEXT", False))
 
     def text(self, domain: str) -> Address:
         """Return the text vectors of a domain or source domain.
@@ -145,10 +146,15 @@ class Plan:
         Raises:
             Pending: the teacher has not been trained yet.
         """
-        digests = frozen_digests(self.frozen(teacher, domain), f"teachers.{teacher}")
+        named = self.configuration.teachers[teacher]
+        if isinstance(named, TeacherSettings):
+            files = digests(named.files(domain, f"teachers.{teacher}"))
+            corpus, scoring = self.corpus(domain).key, named.scoring(lambda: False)
+            return label_address(teacher, domain, self.configuration.labels, files, corpus, None, scoring)
+        frozen = frozen_digests(self.frozen(teacher, domain), f"teachers.{teacher}")
         text = self.text(domain).key if self.needs_text(teacher) else None
         settings = self.configuration.labels
-        return label_address(teacher, domain, settings, digests, self.corpus(domain).key, text)
+        return label_address(teacher, domain, settings, frozen, self.corpus(domain).key, text)
 
     def taught_by(self) -> list[str]:
         """Return the teachers that the students learn from."""

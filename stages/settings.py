@@ -5,10 +5,18 @@ configuration and say what would be done without loading torch.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+
+class RelativeToFile:
+    """Marks text that is a path, counted from the folder of the configuration file where it is relative."""
+
+
+Located = Annotated[str, RelativeToFile()]
+"""A path in which ``{domain}`` may stand for the name of the domain that is asked for."""
 
 
 class Settings(BaseModel):

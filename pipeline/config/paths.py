@@ -2,10 +2,12 @@
 
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
+
+from pydantic.fields import FieldInfo
 
 from ckd.pipeline.config.models import Configuration
-from ckd.stages.settings import Settings
+from ckd.stages.settings import RelativeToFile, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -27,7 +29,7 @@ def anchored(configuration: Configuration, folder: Path) -> Configuration:
 
 def _anchored(settings: S, folder: Path) -> S:
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    changed = {name: _anchored_value(value, folder) for name, value in values.items()}
+    changed = {name: _anchored_value(_located(settings, name, value, folder), folder) for name, value in values.items()}
     return settings.model_copy(update={name: value for name, value in changed.items() if value is not values[name]})
 
 
@@ -41,6 +43,18 @@ def _anchored_value(value: Any, folder: Path) -> Any:
     if isinstance(value, tuple):
         return tuple(_anchored_value(inner, folder) for inner in value)
     return value
+
+
+def _located(settings: Settings, name: str, value: Any, folder: Path) -> Any:
+    """Return the value of a text field, absolute if it is marked as a path."""
+    marked = isinstance(value, str) and RelativeToFile in _marks(type(settings).model_fields[name])
+    return _absolute(value, folder) if marked else value
+
+
+def _marks(field: FieldInfo) -> set[type]:
+    """Return the types of a field's marks, also of those inside an optional annotation."""
+    inner = (mark for option in get_args(field.annotation) for mark in getattr(option, "__metadata__", ()))
+    return {type(mark) for mark in (*field.metadata, *inner)}
 
 
 def _with_checkpoint(teacher: Settings, folder: Path) -> Settings:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from ckd.pipeline.progress import console
-from ckd.pipeline.report.layout import Row, print_numbers
+from ckd.pipeline.report.layout import Row, number, print_numbers
 from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.stages.evaluate.bootstrap import Gain, relative_gains
 from ckd.stages.evaluate.metrics import Ranks, metric_names, metrics, row_metrics
@@ -64,9 +64,9 @@ def _heading(name: str) -> str:
 
 
 def _cells(values: Mapping[str, float]) -> list[str]:
-    return [f"{value:.4f}" for value in values.values()]
+    return [number(value, ".4f") for value in values.values()]
 
 
 def _cost(artifact: Artifact) -> list[str]:
     facts = artifact.facts
-    return [f"{facts['parameters']:,}", f"{facts['ms_per_1000_users']:.1f}"]
+    return [number(facts["parameters"], ","), number(facts["ms_per_1000_users"], ".1f")]

@@ -1,5 +1,7 @@
 """Labels of every teacher for every domain."""
 
+from typing import Any
+
 import torch
 
 from ckd.pipeline.config.models import Configuration
@@ -8,10 +10,12 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.report.teachers import teacher_table
 from ckd.pipeline.tasks.inputs import prepare, text_of
-from ckd.stages.precompute.label import label_corpus, labelled_positions
+from ckd.stages.precompute.label import label_corpus
 from ckd.stages.precompute.serving import serving_facts
+from ckd.stages.precompute.shards import labelled_positions
 from ckd.stages.teachers import TEACHERS
-from ckd.stages.teachers.contract import Teacher
+from ckd.stages.teachers.contract import Opening
+from ckd.stages.teachers.settings import TeacherSettings
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import read_corpus
 from ckd.storage.errors import UserError
@@ -41,12 +45,14 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
     corpus = read_corpus(prepared)
     device = chosen_device(plan.configuration.device)
     text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
-    folder = plan.frozen(teacher, domain)
-    module = TEACHERS.load(plan.configuration.teachers[teacher].kind)
+    settings = plan.configuration.teachers[teacher]
+    module = TEACHERS.load(settings.kind)
 
-    def opened(dtype: torch.dtype) -> Teacher:
-        frozen: Teacher = module.open_teacher(folder, corpus, text, device, dtype)
-        return frozen
+    def opened(dtype: torch.dtype) -> Any:
+        if isinstance(settings, TeacherSettings):
+            files = settings.files(domain, f"teachers.{teacher}")
+            return module.open_teacher(Opening(settings, files, corpus, text, device, dtype == torch.float32))
+        return module.open_teacher(plan.frozen(teacher, domain), corpus, text, device, dtype)
 
     total = labelled_positions(corpus, plan.configuration.labels)
     with bar(f"labels of {teacher} for {domain}", total, "positions") as progress:

@@ -1,6 +1,7 @@
 """The key of the labels that one teacher gives to one domain. Imports nothing heavy."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.storage.formats import LABEL_FORMAT
@@ -14,12 +15,13 @@ def label_address(
     frozen: Mapping[str, str],
     corpus_key: str,
     text_key: str | None,
+    scoring: Mapping[str, Any] | None = None,
 ) -> Address:
     """Return where the labels belong.
 
     ``batch_size`` and ``shard_rows`` are left out: they change speed and the cut into files, not one label.
     """
-    inputs = {
+    inputs: dict[str, Any] = {
         "teacher": dict(frozen),
         "corpus": corpus_key,
         "text": text_key,
@@ -29,4 +31,6 @@ def label_address(
         "precision": settings.precision,
         "format": LABEL_FORMAT,
     }
+    if scoring:
+        inputs["scoring"] = dict(scoring)
     return Address("labels", inputs, (("teacher", teacher), ("domain", domain)))

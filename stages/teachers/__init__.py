@@ -13,4 +13,4 @@ A frozen teacher is a folder with ``config.json`` and ``model.safetensors``.
 
 from ckd.stages.registry import Registry
 
-TEACHERS = Registry("ckd.teachers", {"unisrec": "ckd.stages.teachers.unisrec"})
+TEACHERS = Registry("ckd.teachers", {"unisrec": "ckd.stages.teachers.unisrec", "scores": "ckd.stages.teachers.scores"})

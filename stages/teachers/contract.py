@@ -1,12 +1,15 @@
 """What `ckd precompute` asks of a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from ckd.storage.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,27 @@ class TextVectors:
 
     vectors: npt.NDArray[np.float32]
     encoder: str
+
+
+@dataclass(frozen=True)
+class Opening:
+    """All that a frozen teacher is opened with.
+
+    Attributes:
+        settings: of the teacher, the kind's ``Settings``.
+        files: role to file of the frozen teacher, as ``Settings.files`` names them or as training wrote them.
+        corpus: the domain that it labels.
+        text: the domain's text vectors, where the kind reads any.
+        device: where it runs.
+        serving: float32, as a server would run it, instead of the precision of labels.
+    """
+
+    settings: Any
+    files: Mapping[str, Path]
+    corpus: Corpus
+    text: TextVectors | None
+    device: torch.device
+    serving: bool = False
 
 
 class Teacher(Protocol):
@@ -50,6 +74,29 @@ class Teacher(Protocol):
             users: int32 [n], user codes.
             position: int32 [n], history lengths; the history is the user's first items.
         """
+
+
+@dataclass(frozen=True)
+class RankedLists:
+    """What a teacher that is no dual encoder says: at each position that it answers, a list of items, best first.
+
+    It says nothing of the other items; ``ckd.stages.precompute.lists`` completes the lists.
+
+    Attributes:
+        offsets: int64 [n_positions + 1]; the list of the corpus' position i is ``items[offsets[i]:offsets[i + 1]]``,
+            empty where there is none.
+        items: int32 [M], item codes, distinct within a list.
+        logprobs: float64 [M], finite log-probabilities over the catalogue; those of a list sum to at most one, but for
+            rounding, and to one if the list holds every item.
+        source: where the lists come from, for messages.
+        skip_missing: whether asked positions without a list are left out; else they are a mistake.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float64]
+    source: str
+    skip_missing: bool = False
 
 
 EpochReport = Callable[[dict[str, float]], None]

@@ -1,5 +1,6 @@
 """What identifies a frozen teacher: the digests of its files. Imports nothing heavy."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ckd.storage.errors import UserError
@@ -24,3 +25,23 @@ def frozen_digests(folder: Path, key: str) -> dict[str, str]:
                 f"{key}: {folder / name} does not exist; a frozen teacher is a folder with {CONFIG} and {WEIGHTS}"
             )
     return {name: sha256_file(folder / name) for name in (CONFIG, WEIGHTS)}
+
+
+def named_file(path: str, domain: str, key: str) -> Path:
+    """Return the file that a configuration names, in which ``{domain}`` may stand.
+
+    Raises:
+        UserError: it is not there.
+    """
+    file = Path(path.replace("{domain}", domain))
+    if not file.is_file():
+        what = "is no file" if file.exists() else "does not exist"
+        raise UserError(
+            f"{key}: {file} {what}; name an existing file, with {{domain}} where its name differs by domain"
+        )
+    return file
+
+
+def digests(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by role."""
+    return {role: sha256_file(path) for role, path in files.items()}
