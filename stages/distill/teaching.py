@@ -144,7 +144,8 @@ def _no_scores(teacher: str, artifact: Artifact) -> str:
     if artifact.facts.get(REST) == UNIFORM:
         return (
             f"distill.loss.in_batch needs all listed items of teacher {teacher} in its labels; set labels.top_k to "
-            f"{artifact.facts[LISTED_WITHIN]} or more and run `ckd precompute`, or leave in_batch out"
+            f"{artifact.facts[LISTED_WITHIN]} or more and run `ckd precompute`, or leave in_batch out (of "
+            "log-probabilities so low that unlisted items come before listed ones, scores: logit keeps the order)"
         )
     return (
         f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "

@@ -123,7 +123,8 @@ def test_lists_longer_than_what_is_stored_are_refused_in_one_line(random_world: 
         Teaching.load(random_world.corpus, {"llm": artifact}, loss_settings(), CPU)
     assert str(caught.value) == (
         "distill.loss.in_batch needs all listed items of teacher llm in its labels; set labels.top_k to "
-        f"{enough} or more and run `ckd precompute`, or leave in_batch out"
+        f"{enough} or more and run `ckd precompute`, or leave in_batch out (of log-probabilities so low that unlisted "
+        "items come before listed ones, scores: logit keeps the order)"
     )
     top_k = DistillSettings.model_validate({"loss": {"top_k": 1.0}})
     Teaching.load(random_world.corpus, {"llm": artifact}, top_k, CPU)

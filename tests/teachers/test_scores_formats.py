@@ -159,10 +159,19 @@ def probabilities(lists: RankedLists) -> list[np.ndarray]:
 
 def test_logits_share_out_the_listed_mass_by_their_softmax(tmp_path):
     path = write(tmp_path / "lists.jsonl", wide_rows())
-    found = probabilities(opened({"path": path}, scores="logit", listed_mass=0.6, temperature=2.0))
+    found = probabilities(opened({"path": path}, scores="logit", listed_mass=0.95, temperature=2.0))
     for (_, scores), p in zip(LISTS.values(), found, strict=True):
         powers = np.exp(np.array(scores) / 2)
-        np.testing.assert_allclose(p, 0.6 * powers / powers.sum(), rtol=1e-12)
+        np.testing.assert_allclose(p, 0.95 * powers / powers.sum(), rtol=1e-12)
+
+
+def test_listed_logits_hold_more_where_else_an_unlisted_item_came_before_them(tmp_path):
+    path = write(tmp_path / "lists.jsonl", wide_rows())
+    found = probabilities(opened({"path": path}, scores="logit", listed_mass=0.5))
+    last = np.exp(-6.0) / (np.exp(-0.125) + np.exp(-6.0))
+    held = found[4].sum()
+    np.testing.assert_allclose(found[4][1] / held, last)
+    np.testing.assert_allclose(found[4][1], 2 * (1 - held) / 3)
 
 
 def test_huge_logits_do_not_overflow(tmp_path):
@@ -176,10 +185,10 @@ def test_huge_logits_do_not_overflow(tmp_path):
 
 def test_without_scores_probability_falls_with_the_logarithm_of_the_rank(tmp_path):
     rows = [{name: row[name] for name in ("user_id", "position", "items")} for row in wide_rows()]
-    found = probabilities(opened({"path": write(tmp_path / "lists.parquet", rows)}, scores="none", listed_mass=0.9))
+    found = probabilities(opened({"path": write(tmp_path / "lists.parquet", rows)}, scores="none", listed_mass=0.95))
     for (items, _), p in zip(LISTS.values(), found, strict=True):
         weight = 1 / np.log2(1 + np.arange(1, len(items) + 1))
-        np.testing.assert_allclose(p, 0.9 * weight / weight.sum(), rtol=1e-12)
+        np.testing.assert_allclose(p, 0.95 * weight / weight.sum(), rtol=1e-12)
 
 
 def test_scores_that_are_there_are_not_read_if_only_the_order_counts(tmp_path):
@@ -187,14 +196,20 @@ def test_scores_that_are_there_are_not_read_if_only_the_order_counts(tmp_path):
     opened({"path": write(tmp_path / "lists.jsonl", rows)}, scores="none")
 
 
-@given(length=st.integers(1, 40), unlisted=st.integers(0, 40), mass=st.floats(0.01, 0.99))
-def test_without_scores_no_unlisted_item_comes_before_a_listed_one(tmp_path_factory, length, unlisted, mass):
-    n = length + unlisted
-    rows = [{"user_id": user, "position": 1, "items": list(range(length))} for user in ("ann", "bob")]
+@pytest.mark.parametrize("scores", ["none", "logit"])
+@given(
+    logits=st.lists(st.floats(-5, 5), min_size=1, max_size=40),
+    unlisted=st.integers(0, 40),
+    mass=st.floats(0.01, 0.99),
+)
+def test_no_unlisted_item_comes_before_a_listed_one(tmp_path_factory, scores, logits, unlisted, mass):
+    length = len(logits)
+    n, values = length + unlisted, sorted(logits, reverse=True)
+    rows = [{"user_id": "ann", "position": 1, "items": list(range(length)), "scores": values}]
     path = write(tmp_path_factory.mktemp("lists") / "lists.jsonl", rows)
-    lists = opened({"path": path}, corpus_of(items=range(n)), scores="none", listed_mass=mass)
-    first = lists.logprobs[:length]
-    assert (np.diff(first) < 0).all()
+    lists = opened({"path": path}, corpus_of(items=range(n)), scores=scores, listed_mass=mass)
+    first = lists.logprobs
+    assert (np.diff(first) <= 0).all()
     held = np.exp(first).sum()
     assert held >= (mass if unlisted else 1) - 1e-9
     assert held <= 1 + 1e-9
@@ -224,12 +239,12 @@ def dllm2rec(tmp_path):
 
 def test_distances_are_raw_scores_of_the_other_sign(dllm2rec, tmp_path):
     files = {**dllm2rec, "confidence": tmp_path / "confidence_train.txt"}
-    found = named(opened(files, format="dllm2rec", scores="logit", listed_mass=0.7))
+    found = named(opened(files, format="dllm2rec", scores="logit", listed_mass=0.97, temperature=4.0))
     places = {("ann", 1): 0, ("ann", 2): 1, ("bob", 1): 3}
     assert [bool(position) for position in found] == [True, True, False, True, False]
     for key, items, distances in zip(ROWS, RANKING, DISTANCES, strict=True):
-        weight = np.exp(-np.array(distances))
-        assert found[places[key]] == pytest.approx(dict(zip(items, np.log(0.7 * weight / weight.sum()), strict=True)))
+        weight = np.exp(-np.array(distances) / 4)
+        assert found[places[key]] == pytest.approx(dict(zip(items, np.log(0.97 * weight / weight.sum()), strict=True)))
 
 
 def test_whole_numbers_and_a_list_of_item_ids_will_do(dllm2rec, tmp_path):

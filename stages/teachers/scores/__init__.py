@@ -50,8 +50,8 @@ class Settings(TeacherSettings):
         default=0.9,
         gt=0,
         lt=1,
-        description="probability of all listed items together, for logit and none; what remains is spread evenly over "
-        "the unlisted items",
+        description="least probability of all listed items together, for logit and none; what remains is spread evenly "
+        "over the unlisted items, none of which gets more than half of the last listed one's",
     )
     temperature: float = Field(default=1.0, gt=0, description="divides raw scores (logit)")
     missing: Literal["refuse", "skip"] = Field(

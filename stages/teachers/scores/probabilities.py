@@ -18,38 +18,31 @@ def log_probabilities(listing: Listing, settings: "Settings", n_items: int) -> F
     """Return the log-probability over the catalogue of each listed item, float64 [M].
 
     - ``logprob``: the scores as they are.
-    - ``logit``: log of ``listed_mass`` times the softmax of score / ``temperature`` over the list.
-    - ``none``: log of ``listed_mass`` times w(rank) / sum of w, w = 1/log2(1 + rank), the discount of NDCG.
-      (The position weight of DLLM2Rec, exp(-rank), leaves the end of a longer list with less than any unlisted item.)
-      The listed items hold more than ``listed_mass`` where else the last of them had not twice an unlisted item's
-      share.
+    - ``logit``: log of the listed mass times the softmax of score / ``temperature`` over the list.
+    - ``none``: log of the listed mass times w(rank) / sum of w, w = 1/log2(1 + rank), the discount of NDCG. (The
+      position weight of DLLM2Rec, exp(-rank), would leave hardly anything to the end of a longer list.)
 
-    A list of the whole catalogue holds all probability.
+    The listed mass is ``listed_mass``, or as much more as the last item of the list needs to have twice an unlisted
+    item's share: lists are best first, so what is not listed is no better than what is. A list of the whole catalogue
+    holds all probability.
 
     Raises:
         UserError: scores are missing, infinite, not descending, or no log-probabilities.
     """
-    if listing.scores is None:
-        return _by_rank(listing, settings.listed_mass, n_items)
-    _refuse_unordered(listing, listing.scores)
-    if settings.scores == "logprob":
-        _refuse_improbable(listing, listing.scores, n_items)
-        return listing.scores
-    mass = np.where(listing.length == n_items, 1.0, settings.listed_mass)
-    return _shares(listing.scores / settings.temperature, listing) + np.repeat(np.log(mass), listing.length)
-
-
-def _by_rank(listing: Listing, listed_mass: float, n_items: int) -> Float64s:
-    rank = np.arange(len(listing.items)) - np.repeat(listing.offsets[:-1], listing.length) + 1
-    shares = _shares(-np.log(np.log2(1.0 + rank)), listing)
+    scores = listing.scores
+    if scores is not None:
+        _refuse_unordered(listing, scores)
+        if settings.scores == "logprob":
+            _refuse_improbable(listing, scores, n_items)
+            return scores
+        scores = scores / settings.temperature
+    else:
+        rank = np.arange(len(listing.items)) - np.repeat(listing.offsets[:-1], listing.length) + 1
+        scores = -np.log(np.log2(1.0 + rank))
+    shares = scores - np.repeat(_log_sum(scores, listing.offsets), listing.length)
     last = np.exp(shares[listing.offsets[1:] - 1])
-    mass = np.maximum(listed_mass, 1 / (1 + (n_items - listing.length) * last / 2))
+    mass = np.maximum(settings.listed_mass, 1 / (1 + (n_items - listing.length) * last / 2))
     return shares + np.repeat(np.log(mass), listing.length)
-
-
-def _shares(scores: Float64s, listing: Listing) -> Float64s:
-    """Return the log-softmax of the scores within each list."""
-    return scores - np.repeat(_log_sum(scores, listing.offsets), listing.length)
 
 
 def _refuse_unordered(listing: Listing, scores: Float64s) -> None:
