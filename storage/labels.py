@@ -2,7 +2,8 @@
 
 A label artifact holds ``part-00000.parquet ...`` (the label rows, sorted by user and position, a fixed range of the
 corpus each) and ``vectors.parquet`` (the teacher's item vectors, if it has any). To the stored precision,
-``raw score = logprob + logsumexp`` for stored items and ``state . vector`` for every other one.
+``raw score = logprob + logsumexp`` for stored items and ``state . vector`` for every other one; of ranked lists, which
+have no vectors, every other one has an equal share of what is not kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,11 @@ from ckd.storage.vectors import fixed_lists, matrix
 
 ROW_GROUP = 4_096
 """Rows per Parquet row group: about 0.4 M pairs at k = 100, right for scans and for random groups."""
+
+REST, UNIFORM = "rest", "uniform"
+"""Fact of labels without states, and its value: every item that is not stored is as probable as any other such."""
+LISTED_WITHIN = "listed_within"
+"""Fact beside it: items stored per position from which on that holds at every position."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -122,6 +128,24 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
     )
 
 
+def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats | None:
+    """Return the log-probability of each item that is not stored, float32 [N], where it is one for all such items.
+
+    Args:
+        artifact: whose facts say whether it is; without that, None is returned.
+        block: its labels.
+        n_items: size of the catalogue.
+    """
+    facts = artifact.facts
+    if facts.get(REST) != UNIFORM or not block.k or facts[LISTED_WITHIN] > block.k:
+        return None
+    others = max(n_items - block.k, 1)
+    share = np.maximum(1 - block.kept_mass.astype(np.float64), _LEAST) / others
+    # What is not stored is no more probable than what is, and of a small rest, float32 kept mass knows little.
+    return np.minimum(np.log(share), block.logprobs[:, -1]).astype(np.float32)
+
+
+_LEAST = 1e-12
 _SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
 _WIDE = ("items", "logprobs", "state")
 

@@ -39,8 +39,10 @@ def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
 
 
 def _scores_without_state(data: Mapping[str, Any]) -> list[Problem]:
-    chosen = _chosen(data)
-    teachers = _mapping(data, "teachers") if chosen is None else chosen
+    chosen, known = _chosen(data), _mapping(data, "teachers")
+    # Ranked lists have no state and need none.
+    lists = [name for name in known if _mapping(known, name).get("kind") == "scores"]
+    teachers = [name for name in (known if chosen is None else chosen) if name not in lists]
     distill = _mapping(data, "distill")
     scored = "loss" not in distill or _mapping(distill, "loss").get("in_batch", 0) != 0
     if not (teachers and scored and _mapping(data, "labels").get("state") is False):

@@ -9,9 +9,16 @@ from rich.table import Table
 
 LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "padding": (0, 1, 0, 0)}
 _GAP = 2
+NOTHING = "—"
+"""A cell of what there is none of: no labels of that split, no network to serve."""
 
 Row = Sequence[str] | None
 """Cells of the keys and then of the numbers; None is a line between rows."""
+
+
+def number(value: float | None, form: str) -> str:
+    """Return a number as a cell, :data:`NOTHING` for None and NaN."""
+    return NOTHING if value is None or value != value else format(value, form)
 
 
 def print_numbers(console: Console, keys: Sequence[str], numbers: Sequence[str], rows: Sequence[Row]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from ckd.pipeline.progress import console
-from ckd.pipeline.report.layout import Row, print_numbers
+from ckd.pipeline.report.layout import Row, number, print_numbers
 from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.stages.evaluate.bootstrap import Gain, relative_gains
 from ckd.stages.evaluate.metrics import Ranks, metric_names, metrics, row_metrics
@@ -20,10 +20,17 @@ Labels = Mapping[str, Mapping[str, Artifact]]
 def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> None:
     """Print the test metrics of teachers and students, the gain of distillation, and what serving costs."""
     rows: list[Row] = []
+    partial: list[str] = []
     for domain in dict.fromkeys(domain for domain, _, _ in runs):
+        users = next(len(read_ranks(run, "test")) for (at, _, _), run in runs.items() if at == domain)
         for teacher, artifact in labels.get(domain, {}).items():
-            own = metrics(teacher_ranks(artifact, "test"), evaluate.cutoffs)
+            ranks = teacher_ranks(artifact, "test")
+            own = metrics(ranks, evaluate.cutoffs)
             rows.append([domain, f"{teacher} (teacher)", "", *_cells(own), *_cost(artifact)])
+            if 0 < len(ranks) < users:
+                partial.append(
+                    f"{teacher} in {domain}: measured on the {len(ranks):,} of {users:,} users it has labels of."
+                )
         for student in dict.fromkeys(student for at, student, _ in runs if at == domain):
             rows += _student_rows(runs, domain, student, evaluate)
         rows.append(None)
@@ -36,6 +43,8 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> No
         "resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed, measured when the "
         "labels or the run were made."
     )
+    for line in partial:
+        console.print(line)
 
 
 def _student_rows(runs: Runs, domain: str, student: str, evaluate: EvaluateSettings) -> Iterator[Row]:
@@ -64,9 +73,9 @@ def _heading(name: str) -> str:
 
 
 def _cells(values: Mapping[str, float]) -> list[str]:
-    return [f"{value:.4f}" for value in values.values()]
+    return [number(value, ".4f") for value in values.values()]
 
 
 def _cost(artifact: Artifact) -> list[str]:
     facts = artifact.facts
-    return [f"{facts['parameters']:,}", f"{facts['ms_per_1000_users']:.1f}"]
+    return [number(facts["parameters"], ","), number(facts["ms_per_1000_users"], ".1f")]

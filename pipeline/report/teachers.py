@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ckd.pipeline.progress import console
-from ckd.pipeline.report.layout import print_numbers
+from ckd.pipeline.report.layout import number, print_numbers
 from ckd.stages.evaluate.metrics import STORED_CUTOFFS, metrics
 from ckd.storage.artifact import Artifact
 from ckd.storage.labels import part_names
@@ -56,7 +56,7 @@ def _cells(artifact: Artifact) -> list[str]:
     return [
         f"{sum(map(len, mass)):,}",
         f"{np.concatenate(mass).mean(dtype=np.float64):.3f}",
-        *(f"{value:.4f}" for value in values),
+        *(number(value, ".4f") for value in values),
         f"{bytes_per_pair(artifact):.2f}",
         f"{total / 1e6:.1f}",
         f"{artifact.manifest['wall_seconds']:.1f}",

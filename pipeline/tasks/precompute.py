@@ -8,10 +8,11 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.report.teachers import teacher_table
 from ckd.pipeline.tasks.inputs import prepare, text_of
-from ckd.stages.precompute.label import label_corpus, labelled_positions
+from ckd.stages.precompute.label import label_corpus
 from ckd.stages.precompute.serving import serving_facts
+from ckd.stages.precompute.shards import labelled_positions
 from ckd.stages.teachers import TEACHERS
-from ckd.stages.teachers.contract import Opening, Teacher
+from ckd.stages.teachers.contract import Opening, RankedLists, Teacher
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import read_corpus
 from ckd.storage.errors import UserError
@@ -46,8 +47,8 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
     opening = Opening(settings, plan.frozen(teacher, domain), corpus, text, device)
     module = TEACHERS.load(settings.kind)
 
-    def opened(serving: bool) -> Teacher:
-        frozen: Teacher = module.open_teacher(replace(opening, serving=serving))
+    def opened(serving: bool) -> Teacher | RankedLists:
+        frozen: Teacher | RankedLists = module.open_teacher(replace(opening, serving=serving))
         return frozen
 
     total = labelled_positions(corpus, plan.configuration.labels)

@@ -15,7 +15,7 @@ from ckd.stages.distill.weighting import Weights, weigh
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.labels import LabelBlock, read_labels
+from ckd.storage.labels import LISTED_WITHIN, REST, UNIFORM, LabelBlock, read_labels, rest_logprob
 from ckd.storage.vectors import read_vectors
 
 Int64s = npt.NDArray[np.int64]
@@ -30,6 +30,7 @@ class Opinion:
         items, logprobs, kept_mass: as in ``LabelBlock``.
         state: float32 [N, d] or None.
         vectors: float32 [n_items, d] or None, the teacher's item vectors.
+        rest: float32 [N] or None, log-probability of each item that is not stored, where it is the same for all.
     """
 
     row: Tensor
@@ -38,12 +39,24 @@ class Opinion:
     kept_mass: Tensor
     state: Tensor | None
     vectors: Tensor | None
+    rest: Tensor | None = None
 
     def scores(self, row: Tensor, items: Tensor) -> Tensor:
-        """Return the teacher's raw scores of any items, float32 [len(row), len(items)]."""
-        if self.state is None or self.vectors is None:
+        """Return the teacher's raw scores of any distinct items, float32 [len(row), len(items)].
+
+        Of ranked lists they are log-probabilities: as stored, and for every other item its equal share of the rest.
+        """
+        if self.state is not None and self.vectors is not None:
+            return self.state[row] @ self.vectors[items].T
+        if self.rest is None:
             raise ValueError("these labels hold no states")
-        return self.state[row] @ self.vectors[items].T
+        ordered, order = items.sort()
+        stored = self.items[row].to(items.dtype)
+        at = torch.searchsorted(ordered, stored).clamp(max=len(items) - 1)
+        n, column = (ordered[at] == stored).nonzero(as_tuple=True)
+        scores = self.rest[row].unsqueeze(1).repeat(1, len(items))
+        scores[n, order[at[n, column]]] = self.logprobs[row][n, column]
+        return scores
 
 
 class Teaching:
@@ -80,15 +93,13 @@ class Teaching:
                     "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
                 )
             vectors = read_vectors(artifact)
-            if settings.loss.get("in_batch") and (block.state is None or vectors is None):
-                raise UserError(
-                    f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "
-                    "set labels.state: true and run `ckd precompute`, or leave in_batch out"
-                )
+            rest = rest_logprob(artifact, block, corpus.n_items)
+            if settings.loss.get("in_batch") and (block.state is None or vectors is None) and rest is None:
+                raise UserError(_no_scores(teacher, artifact))
             row = row_index(block, corpus)
             blocks.append(block)
             rows.append(row)
-            opinions.append(_on_device(block, row, vectors, device))
+            opinions.append(_on_device(block, row, vectors, rest, device))
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
 
     def losses(self, place: Tensor, logits: Tensor, logsumexp: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,6 +139,20 @@ class Teaching:
         return value
 
 
+def _no_scores(teacher: str, artifact: Artifact) -> str:
+    """Return why the items of a batch can't be scored."""
+    if artifact.facts.get(REST) == UNIFORM:
+        return (
+            f"distill.loss.in_batch needs all listed items of teacher {teacher} in its labels; set labels.top_k to "
+            f"{artifact.facts[LISTED_WITHIN]} or more and run `ckd precompute`, or leave in_batch out (of "
+            "log-probabilities so low that unlisted items come before listed ones, scores: logit keeps the order)"
+        )
+    return (
+        f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "
+        "set labels.state: true and run `ckd precompute`, or leave in_batch out"
+    )
+
+
 def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:
     """Load one teacher's labels of the training positions, as much of them as the losses need."""
     wide = ["items", "logprobs"] + (["state"] if settings.loss.get("in_batch") else [])
@@ -143,7 +168,11 @@ def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:
 
 
 def _on_device(
-    block: LabelBlock, row: Int64s, vectors: npt.NDArray[np.float32] | None, device: torch.device
+    block: LabelBlock,
+    row: Int64s,
+    vectors: npt.NDArray[np.float32] | None,
+    rest: npt.NDArray[np.float32] | None,
+    device: torch.device,
 ) -> Opinion:
     def tensor(values: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
@@ -155,4 +184,5 @@ def _on_device(
         kept_mass=tensor(block.kept_mass),
         state=None if block.state is None else tensor(block.state),
         vectors=None if vectors is None else tensor(vectors),
+        rest=None if rest is None else tensor(rest),
     )

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from ckd.stages.precompute.lists import ListLabeller
 from ckd.stages.precompute.search import search
 from ckd.stages.precompute.settings import LabelSettings
-from ckd.stages.teachers.contract import Teacher
+from ckd.stages.precompute.shards import Shard, asked, selected, shards
+from ckd.stages.teachers.contract import RankedLists, Teacher
 from ckd.storage.artifact import Artifact, Draft, Receipt, Store
-from ckd.storage.corpus import SPLITS, Corpus, Positions
+from ckd.storage.corpus import Corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import ROUNDINGS, LabelBlock, part_name, round_float16, write_part
 from ckd.storage.progress import expect_shards
@@ -20,20 +22,22 @@ from ckd.storage.vectors import write_vectors
 
 Advance = Callable[[int, int], None]
 """Called after each shard with its rows and bytes."""
+Measure = Callable[[], Mapping[str, Any]]
+"""Gives facts about the teacher to remember in the manifest: parameters, serving time."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A fixed range of users: number, first user, last user (exclusive)."""
+class Labeller(Protocol):
+    """A teacher that can be asked for the labels of a shard."""
 
-    number: int
-    first: int
-    last: int
+    @property
+    def vectors(self) -> npt.NDArray[np.float32] | None:
+        """Item vectors [n_items, d] to store beside the labels, or None."""
 
+    def block(self, shard: Shard) -> LabelBlock:
+        """Return the labels of a shard's positions, in order, as they are stored (rounded)."""
 
-def shards(corpus: Corpus, settings: LabelSettings) -> list[Shard]:
-    """Return the cut of a corpus into shards; it depends on the corpus and ``shard_rows`` only."""
-    return [Shard(n, first, last) for n, (first, last) in enumerate(corpus.ranges(settings.shard_rows))]
+    def facts(self) -> Mapping[str, Any]:
+        """Return what the manifest is to remember beside the labels."""
 
 
 def finished(draft: Draft, shard: Shard) -> Receipt | None:
@@ -52,11 +56,11 @@ def label_corpus(
     address: Address,
     corpus: Corpus,
     settings: LabelSettings,
-    open_teacher: Callable[[], Teacher],
+    open_teacher: Callable[[], Teacher | RankedLists],
     device: torch.device,
     advance: Advance = lambda _rows, _bytes: None,
     reuse: Callable[[int], None] = lambda _rows: None,
-    measure: Callable[[], Mapping[str, Any]] = dict,
+    measure: Measure = dict,
 ) -> Artifact:
     """Return the labels of one teacher for one domain: from the store, resumed, or computed.
 
@@ -69,7 +73,7 @@ def label_corpus(
         device: where the search runs.
         advance: progress.
         reuse: called with the rows of each shard that an interrupted run had finished.
-        measure: facts about the teacher to remember in the manifest (parameters, serving time).
+        measure: what serving the teacher costs; not asked of ranked lists, which nothing serves.
     """
     with store.draft(address, resume=True) as draft:
         if (present := store.find(address)) is not None:
@@ -78,12 +82,9 @@ def label_corpus(
         done = {shard: receipt for shard in todo if (receipt := finished(draft, shard)) is not None}
         draft.keep_only([part_name(shard.number) for shard in done])
         expect_shards(draft, len(todo))
-        teacher = open_teacher()
-        vectors = teacher.item_vectors()
-        stored = vectors.cpu().numpy().astype(np.float32)
-        # The search uses the vectors as stored, so that anyone can repeat its scores from the shards.
-        vectors = torch.from_numpy(stored).to(device, torch.float64)
-        write_vectors(draft, stored)
+        labeller = _labeller(open_teacher(), corpus, settings, device, measure)
+        if labeller.vectors is not None:
+            write_vectors(draft, labeller.vectors)
         for receipt in done.values():
             reuse(receipt.rows)
         earlier = device_seconds = sum(receipt.facts["device_seconds"] for receipt in done.values())
@@ -91,22 +92,42 @@ def label_corpus(
             if shard in done:
                 continue
             started = time.perf_counter()
-            block = label_shard(teacher, vectors, corpus, shard, settings)
+            block = labeller.block(shard)
             seconds = round(time.perf_counter() - started, 3)
             facts = {"first_user": shard.first, "last_user": shard.last, "device_seconds": seconds}
             receipt = write_part(draft, shard.number, block, corpus, facts)
             device_seconds += seconds
             advance(receipt.rows, receipt.bytes)
-        return draft.commit(measure(), device_seconds, earlier)
+        return draft.commit(labeller.facts(), device_seconds, earlier)
 
 
-def labelled_positions(corpus: Corpus, settings: LabelSettings) -> int:
-    """Return how many positions of a corpus the settings ask for."""
-    return int(_kept(corpus.positions(), settings).sum())
+def _labeller(
+    teacher: Teacher | RankedLists, corpus: Corpus, settings: LabelSettings, device: torch.device, measure: Measure
+) -> Labeller:
+    if isinstance(teacher, RankedLists):
+        return ListLabeller(teacher, corpus, settings)
+    return DualEncoderLabeller(teacher, corpus, settings, device, measure)
 
 
-def _kept(positions: Positions, settings: LabelSettings) -> np.ndarray:
-    return np.isin(positions.split, [SPLITS.index(split) for split in settings.splits])
+class DualEncoderLabeller:
+    """Labels by an exact search over the item vectors."""
+
+    def __init__(
+        self, teacher: Teacher, corpus: Corpus, settings: LabelSettings, device: torch.device, measure: Measure
+    ) -> None:
+        self._teacher, self._corpus, self._settings = teacher, corpus, settings
+        self._measure = measure
+        self.vectors: npt.NDArray[np.float32] = teacher.item_vectors().cpu().numpy().astype(np.float32)
+        # The search uses the vectors as stored, so that anyone can repeat its scores from the shards.
+        self._searched = torch.from_numpy(self.vectors).to(device, torch.float64)
+
+    def block(self, shard: Shard) -> LabelBlock:
+        """Return the labels of a shard."""
+        return label_shard(self._teacher, self._searched, self._corpus, shard, self._settings)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what was measured of the teacher."""
+        return self._measure()
 
 
 def label_shard(
@@ -115,8 +136,8 @@ def label_shard(
     """Return the labels of a shard's positions, in order, as they are stored (rounded)."""
     positions = corpus.positions(shard.first, shard.last)
     queries = teacher.queries(shard.first, shard.last, settings.batch_size).cpu().numpy()
-    kept = _kept(positions, settings)
-    positions = Positions(*(column[kept] for column in vars(positions).values()))
+    kept = asked(positions, settings)
+    positions = selected(positions, kept)
     # Rounded before it is scored, so that `state . vector` gives back exactly what the labels were made from.
     state = round_float16(queries[kept])
     query = torch.from_numpy(state).to(vectors.device, torch.float64)

@@ -9,16 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ckd.stages.prepare.columns import (
-    INTERACTION_COLUMNS,
-    as_ids,
-    as_text,
-    check_mapping,
-    find_column,
-    need_column,
-    plain,
-    same_type,
-)
+from ckd.stages.identifiers import as_ids, plain, same_type
+from ckd.stages.prepare.columns import INTERACTION_COLUMNS, as_text, check_mapping, find_column, need_column
 from ckd.stages.prepare.files import INTERACTIONS, ITEMS, RawFile, RawFiles
 from ckd.stages.prepare.masks import Bools, as_bools
 from ckd.stages.prepare.readers import READERS, recformer, unisrec

@@ -17,5 +17,6 @@ TEACHERS = Registry(
     {
         "unisrec": "ckd.stages.teachers.unisrec",
         "recformer": "ckd.stages.teachers.recformer",
+        "scores": "ckd.stages.teachers.scores",
     },
 )

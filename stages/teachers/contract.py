@@ -82,6 +82,29 @@ class Teacher(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class RankedLists:
+    """What a teacher that is no dual encoder says: at each position that it answers, a list of items, best first.
+
+    It says nothing of the other items; ``ckd.stages.precompute.lists`` completes the lists.
+
+    Attributes:
+        offsets: int64 [n_positions + 1]; the list of the corpus' position i is ``items[offsets[i]:offsets[i + 1]]``,
+            empty where there is none.
+        items: int32 [M], item codes, distinct within a list.
+        logprobs: float64 [M], finite log-probabilities over the catalogue; those of a list sum to at most one, but for
+            rounding, and to one if the list holds every item.
+        source: where the lists come from, for messages.
+        skip_missing: whether asked positions without a list are left out; else they are a mistake.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int32]
+    logprobs: npt.NDArray[np.float64]
+    source: str
+    skip_missing: bool = False
+
+
 EpochReport = Callable[[dict[str, float]], None]
 """Called after each epoch with its row of the curve."""
 

@@ -1,4 +1,4 @@
-"""One module per format of raw data.
+"""One module per format of raw data; the tables that other stages read too stand in `stages.tables`.
 
 Most read a file: a module with ``read(path: pathlib.Path) -> pyarrow.Table``, all rows in the file's order under the
 file's own column names. It raises :class:`~ckd.storage.errors.UserError` for a file that it can't read.
@@ -12,10 +12,10 @@ from ckd.stages.registry import Registry
 READERS = Registry(
     "ckd.readers",
     {
-        "parquet": "ckd.stages.prepare.readers.parquet",
-        "csv": "ckd.stages.prepare.readers.delimited",
-        "tsv": "ckd.stages.prepare.readers.delimited",
-        "jsonl": "ckd.stages.prepare.readers.jsonl",
+        "parquet": "ckd.stages.tables.parquet",
+        "csv": "ckd.stages.tables.delimited",
+        "tsv": "ckd.stages.tables.delimited",
+        "jsonl": "ckd.stages.tables.jsonl",
     },
 )
 """File extension to reader."""
