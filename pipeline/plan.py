@@ -10,7 +10,7 @@ from typing import Any
 
 from ckd.pipeline.config.models import Configuration
 from ckd.stages.distill.address import run_address
-from ckd.stages.precompute.address import label_address
+from ckd.stages.precompute.address import item_vectors_address, label_address
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
@@ -186,11 +186,19 @@ class Plan:
         Raises:
             Pending: the teacher has not been trained yet.
         """
+        return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain))
+
+    def item_vectors(self, teacher: str, domain: str) -> Address | None:
+        """Return the item vectors of a teacher for one domain, or None if they are not kept apart from labels."""
+        if not self.teacher(teacher).encodes_items:
+            return None
+        return item_vectors_address(*self._opinion(teacher, domain))
+
+    @cache  # noqa: B019
+    def _opinion(self, teacher: str, domain: str) -> tuple[dict[str, str], dict[str, Any], str, str | None]:
         frozen = digests(self.frozen(teacher, domain))
         scoring = self.teacher(teacher).scoring(self._on_gpu)
-        settings = self.configuration.labels
-        text = self._text_key(teacher, domain)
-        return label_address(teacher, domain, settings, frozen, scoring, self.corpus(domain).key, text)
+        return frozen, scoring, self.corpus(domain).key, self._text_key(teacher, domain)
 
     def _text_key(self, teacher: str, domain: str) -> str | None:
         text = self.reads(teacher)

@@ -22,7 +22,14 @@ from ckd.storage.lock import exclusive, living_holder
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = 1
-MAKERS = {"corpus": "prepare", "text": "prepare", "teachers": "pretrain", "labels": "precompute", "runs": "distill"}
+MAKERS = {
+    "corpus": "prepare",
+    "text": "prepare",
+    "teachers": "pretrain",
+    "vectors": "precompute",
+    "labels": "precompute",
+    "runs": "distill",
+}
 """Kind of artifact to the subcommand that makes it."""
 _ENTRIES = {"kind", "key", "inputs", "files", "facts"}
 

@@ -1,6 +1,9 @@
 """Labels of every teacher for every domain."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from typing import Any
+
+import torch
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
@@ -8,14 +11,16 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.report.teachers import teacher_table
 from ckd.pipeline.tasks.inputs import prepare, text_of
+from ckd.stages.precompute.item_vectors import keep_item_vectors
 from ckd.stages.precompute.label import label_corpus
 from ckd.stages.precompute.serving import serving_facts
 from ckd.stages.precompute.shards import labelled_positions
 from ckd.stages.teachers import TEACHERS
-from ckd.stages.teachers.contract import Opening, RankedLists, Teacher
+from ckd.stages.teachers.contract import Opening, TextVectors
 from ckd.storage.artifact import Artifact
-from ckd.storage.corpus import read_corpus
+from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
+from ckd.storage.vectors import read_vectors
 
 
 def precompute(configuration: Configuration) -> None:
@@ -43,14 +48,7 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
     corpus = read_corpus(prepared)
     device = chosen_device(plan.configuration.device)
     text = None if way is None else text_of(plan, domain, way, corpus, device)
-    settings = plan.configuration.teachers[teacher]
-    opening = Opening(settings, plan.frozen(teacher, domain), corpus, text, device)
-    module = TEACHERS.load(settings.kind)
-
-    def opened(serving: bool) -> Teacher | RankedLists:
-        frozen: Teacher | RankedLists = module.open_teacher(replace(opening, serving=serving))
-        return frozen
-
+    opened = _opener(plan, teacher, domain, corpus, text, device)
     total = labelled_positions(corpus, plan.configuration.labels)
     with bar(f"labels of {teacher} for {domain}", total, "positions") as progress:
         return label_corpus(
@@ -58,9 +56,29 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
             address,
             corpus,
             plan.configuration.labels,
-            lambda: opened(serving=False),
+            lambda: opened(False),
             device,
             progress.advance,
             progress.reuse,
-            lambda: serving_facts(opened(serving=True), corpus, device),
+            lambda: serving_facts(opened(True), corpus, device),
         )
+
+
+def _opener(
+    plan: Plan, teacher: str, domain: str, corpus: Corpus, text: TextVectors | None, device: torch.device
+) -> Callable[[bool], Any]:
+    """Return what opens a teacher, to label or (true) to be served; its item vectors are encoded once."""
+    settings = plan.configuration.teachers[teacher]
+    module = TEACHERS.load(settings.kind)
+    address = plan.item_vectors(teacher, domain)
+    frozen, splits = plan.frozen(teacher, domain), plan.configuration.labels.splits
+
+    def opened(serving: bool) -> Any:
+        kept = None if address is None else plan.store.find(address)
+        vectors = None if kept is None else read_vectors(kept)
+        found = module.open_teacher(Opening(settings, frozen, corpus, text, device, serving, vectors, splits))
+        if address is not None and kept is None:
+            keep_item_vectors(plan.store, address, found)
+        return found
+
+    return opened

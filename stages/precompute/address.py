@@ -19,20 +19,17 @@ def label_address(
 ) -> Address:
     """Return where the labels belong.
 
+    ``batch_size`` and ``shard_rows`` are left out: they change speed and the cut into files, not one label.
+
     Args:
         teacher, domain: names in the configuration; folders of the store, and no part of the key.
         settings: what is stored.
         frozen: role to digest of the teacher's files.
         scoring: the teacher's settings that change its labels beside its files.
         corpus_key, text_key: the domain.
-
-    ``batch_size`` and ``shard_rows`` are left out: they change speed and the cut into files, not one label.
     """
     inputs = {
-        "teacher": dict(frozen),
-        "scoring": dict(scoring),
-        "corpus": corpus_key,
-        "text": text_key,
+        **_opinion(frozen, scoring, corpus_key, text_key),
         "top_k": settings.top_k,
         "splits": list(settings.splits),
         "state": settings.state,
@@ -40,3 +37,17 @@ def label_address(
         "format": LABEL_FORMAT,
     }
     return Address("labels", inputs, (("teacher", teacher), ("domain", domain)))
+
+
+def item_vectors_address(
+    frozen: Mapping[str, str], scoring: Mapping[str, Any], corpus_key: str, text_key: str | None
+) -> Address:
+    """Return where the teacher's item vectors of a domain belong; the arguments are those of :func:`label_address`."""
+    return Address("vectors", {**_opinion(frozen, scoring, corpus_key, text_key), "format": LABEL_FORMAT})
+
+
+def _opinion(
+    frozen: Mapping[str, str], scoring: Mapping[str, Any], corpus_key: str, text_key: str | None
+) -> dict[str, Any]:
+    """Return all that determines what a teacher says, whatever of it is stored."""
+    return {"teacher": dict(frozen), "scoring": dict(scoring), "corpus": corpus_key, "text": text_key}

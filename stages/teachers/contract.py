@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ckd.storage.artifact import Draft
-from ckd.storage.corpus import Corpus
+from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.curve import write_curve
 
 
@@ -42,6 +42,9 @@ class Opening:
         text: the domain's text vectors, where the kind reads any.
         device: where it runs.
         serving: float32, as a server would run it, instead of the precision of labels.
+        item_vectors: float32 [n_items, d], what the teacher's ``item_vectors`` gave when it was opened before, where they
+            are kept (``Settings.encodes_items``).
+        splits: whose positions are asked for; a teacher that reads each history by itself computes no others.
     """
 
     settings: Any
@@ -50,6 +53,8 @@ class Opening:
     text: TextVectors | None
     device: torch.device
     serving: bool = False
+    item_vectors: npt.NDArray[np.float32] | None = None
+    splits: tuple[str, ...] = SPLITS
 
 
 class Teacher(Protocol):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ class TeacherSettings(settings.Settings):
     domains: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="domains that this teacher labels; all of them by default"
     )
+
+    encodes_items: ClassVar[bool] = False
+    """Whether item vectors cost a pass of a network over the catalogue, so that they are kept as an artifact."""
 
     def labels(self, domain: str) -> bool:
         """Return whether the teacher labels a domain."""

@@ -41,6 +41,8 @@ class RecformerConfig(BaseModel):
     pad_token_id: int = PAD
     bos_token_id: int = START
     pooler_type: str = "cls"
+    items: str | None = None
+    """Digest of the catalogue whose item table ckd stored with the weights, in order of code; no field of the authors'."""
 
     @model_validator(mode="before")
     @classmethod

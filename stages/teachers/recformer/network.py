@@ -181,11 +181,11 @@ class Recformer(nn.Module):
     def forward(self, inputs: Inputs) -> Tensor:
         """Return the vectors at ``<s>``, [B, d], not normalised."""
         x = self.embeddings(inputs)
-        *before, last = self.encoder.layer
-        for layer in before:
+        for layer in self.encoder.layer[:-1]:
             x = layer(x, inputs.real)
-        pooled: Tensor = last.first(x, inputs.real)[:, 0]
-        return pooled
+        last = self.encoder.layer[-1]
+        assert isinstance(last, Layer)
+        return last.first(x, inputs.real)[:, 0]
 
     def hidden_states(self, inputs: Inputs) -> list[Tensor]:
         """Return the embeddings and the output of every layer at every token, [B, L, d] each; junk at padding."""

@@ -9,8 +9,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from ckd.stages.teachers.contract import DomainData, Job
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
-from ckd.stages.teachers.recformer.checkpoint import save_weights
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.recformer.adapt import adapt
+from ckd.stages.teachers.recformer.checkpoint import open_frozen, save_weights
 from ckd.stages.teachers.recformer.config import RecformerConfig, save_config
 from ckd.stages.teachers.recformer.files import TOKENIZER
 from ckd.stages.teachers.recformer.network import Recformer
@@ -27,6 +28,27 @@ def pretrain_into(job: Job, sources: Sequence[DomainData]) -> dict[str, Any]:
         "epochs": len(curve),
         "best_epoch": best["epoch"],
         "accuracy": best["accuracy"],
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+    }
+
+
+def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[str, Any]:
+    """Adapt the teacher in some files to one domain, add the result to a draft, return facts about it.
+
+    Raises:
+        UserError: the files hold no Recformer, or there is nothing to train on.
+    """
+    frozen = open_frozen(start)
+    adapted, curve = adapt(frozen, job, domain.corpus)
+    model = adapted.longformer
+    config = model.config.model_copy(update={"items": catalogue_digest(domain.corpus)})
+    _add(job, model, config, frozen.tokenizer, adapted.item_embedding.weight)
+    job.add_curve(curve)
+    best = max(curve, key=lambda row: row["ndcg@10"])
+    return {
+        "epochs": len(curve),
+        "best_epoch": best["epoch"],
+        "valid_ndcg@10": best["ndcg@10"],
         "parameters": sum(tensor.numel() for tensor in model.parameters()),
     }
 

@@ -1,6 +1,5 @@
 """A frozen UniSRec on disk: ``config.json`` and ``model.safetensors``. Opening one runs no foreign code."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +10,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ckd.stages import settings
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
 from ckd.stages.teachers.unisrec import NetworkSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.keys import canonical_json
 
 
 class Config(settings.Settings):
@@ -32,11 +30,6 @@ class Config(settings.Settings):
     """SHA-256 of the weights of the text encoder that the adaptor was trained on."""
     items: str | None = None
     """Digest of the catalogue's item ids in order of code (transductive only)."""
-
-
-def catalogue_digest(corpus: Corpus) -> str:
-    """Return the SHA-256 of a catalogue's item ids in order of code."""
-    return hashlib.sha256(canonical_json(corpus.items["item_id"].to_pylist()).encode()).hexdigest()
 
 
 def save_weights(model: UniSRec, path: Path, dtype: torch.dtype = torch.float32) -> None:

@@ -7,12 +7,11 @@ from typing import Any, Literal
 from safetensors.torch import load_file, save
 
 from ckd.stages.teachers.contract import DomainData, Job, TextVectors
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
 from ckd.stages.teachers.unisrec import AdaptSettings, PretrainSettings
 from ckd.stages.teachers.unisrec.adapt import adapt
 from ckd.stages.teachers.unisrec.checkpoint import (
     Config,
-    catalogue_digest,
     check_fit,
     load_config,
     load_model,

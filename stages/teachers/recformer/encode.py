@@ -1,0 +1,52 @@
+"""Many histories or items through a Recformer, without padding beyond the longest of a batch."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ckd.stages.teachers.recformer.network import Recformer
+from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, single_items
+
+Int64s = npt.NDArray[np.int64]
+
+TOKENS_PER_PASS = 8_192
+"""Not a setting: which histories share a pass must depend on the corpus alone, or the last bits of labels would not."""
+
+
+def passes(length: Int64s) -> Iterator[Int64s]:
+    """Yield row numbers, longest rows first, so that a padded pass holds at most :data:`TOKENS_PER_PASS`."""
+    order = np.argsort(-length, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, TOKENS_PER_PASS // max(int(length[order[start]]), 1))
+        yield order[start : start + size]
+        start += size
+
+
+def encode(
+    model: Recformer, length: Int64s, inputs: Callable[[Int64s], Inputs], device: torch.device, mixed: bool = False
+) -> torch.Tensor:
+    """Return the vector of each of N token sequences, [N, d], on the device, in the network's dtype.
+
+    Args:
+        model: in evaluation mode.
+        length: int64 [N], tokens of each.
+        inputs: gives the sequences of some rows.
+        device: where the network is.
+        mixed: run under bfloat16 autocast; the vectors are float32 all the same.
+    """
+    out = torch.empty(len(length), model.config.hidden_size, device=device, dtype=next(model.parameters()).dtype)
+    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+        for rows in passes(length):
+            out[torch.from_numpy(rows).to(device)] = model(inputs(rows).to(device)).to(out.dtype)
+    return out
+
+
+@torch.inference_mode()
+def encode_items(
+    model: Recformer, tokens: ItemTokens, limits: Limits, device: torch.device, mixed: bool = False
+) -> torch.Tensor:
+    """Return the vector of each item, encoded as the history of that one item, [n, d], not normalised."""
+    return encode(model, 1 + tokens.lengths, lambda rows: single_items(tokens, rows, limits), device, mixed)
