@@ -14,8 +14,10 @@ from safetensors.torch import save
 
 from ckd.stages.teachers.contract import DomainData, Job, TextVectors
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
-from ckd.stages.teachers.unisrec import AdaptSettings
+from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings
 from ckd.stages.teachers.unisrec import training as unisrec
+from ckd.stages.teachers.unisrec.checkpoint import Config, save_config, save_weights
+from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.files import sha256_file
@@ -35,15 +37,20 @@ class Kind(NamedTuple):
     start: Callable
 
 
-def frozen_unisrec(folder, text, make_teacher):
-    make_teacher(folder, text.encoder)
+def fresh_unisrec(folder, text):
+    network = NetworkSettings(hidden=16, experts=2, layers=1, inner=16, max_length=6, temperature=0.3)
+    torch.manual_seed(0)
+    folder.mkdir()
+    save_weights(UniSRec(network, text.vectors.shape[1]), folder / WEIGHTS)
+    config = Config(mode="pretrained", network=network, text_dimensions=16, text_encoder=text.encoder)
+    save_config(config, folder / CONFIG)
     return {name: folder / name for name in (CONFIG, WEIGHTS)}
 
 
 COMMON = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": 8, "learning_rate": 0.02, "dropout": 0.1}
 KINDS = {
-    "unisrec": Kind(unisrec, AdaptSettings(**COMMON), frozen_unisrec),
-    "unisrec with item IDs": Kind(unisrec, AdaptSettings(**COMMON, mode="transductive"), frozen_unisrec),
+    "unisrec": Kind(unisrec, AdaptSettings(**COMMON), fresh_unisrec),
+    "unisrec with item IDs": Kind(unisrec, AdaptSettings(**COMMON, mode="transductive"), fresh_unisrec),
 }
 
 
@@ -83,12 +90,12 @@ def poisoned(corpus, *back):
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def adapted(request, tmp_path_factory, make_teacher):
+def adapted(request, tmp_path_factory):
     """A function that adapts a teacher of some kind to a corpus."""
     kind, folder = KINDS[request.param], tmp_path_factory.mktemp("held-out")
     vectors = np.random.default_rng(1).normal(size=(N_ITEMS, 16)).astype(np.float32)
     text = TextVectors(vectors, "encoder")
-    start = kind.start(folder / "start", text, make_teacher)
+    start = kind.start(folder / "start", text)
     store = Store(folder / "store")
 
     def adapt(corpus):
