@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(f"error: {error}")
     except click.ClickException as error:
-        error.show()
+        if _speaks():
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted; run the same command again to go on", INTERRUPTED)
@@ -105,8 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(text: str, code: int = USER_ERROR) -> int:
-    click.echo(text, err=True)
+    if _speaks():
+        click.echo(text, err=True)
     return code
+
+
+def _speaks() -> bool:
+    """Return whether this is the first process that torchrun started here: what one is told, all would be told."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _explained(error: OSError) -> str | None:

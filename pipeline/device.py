@@ -11,11 +11,17 @@ def chosen_device(name: str) -> torch.device:
     """Return the device that a configuration asks for.
 
     Raises:
-        UserError: it asks for a GPU and there is none.
+        UserError: it asks for a GPU and there is none, or torchrun started more processes than there are GPUs.
     """
-    if name == "cuda" and not torch.cuda.is_available():
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cuda" and not there:
         raise UserError("device: cuda is asked for, but torch sees no GPU here; set device to auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu" or not there:
+        return torch.device("cpu")
     # torchrun starts one process per GPU.
-    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)
+    processes, number = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    if processes > there:
+        raise UserError(
+            f"torchrun started {processes} processes, one per GPU, but torch sees {there}; use --nproc-per-node {there}"
+        )
+    return torch.device("cuda", number)

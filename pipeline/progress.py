@@ -97,3 +97,12 @@ def epoch_lines(title: str) -> Callable[[dict[str, float]], None]:
         console.print(f"  {title}  epoch {int(row['epoch'])}  {'  '.join(loss + parts)}  {row['seconds']:.1f} s")
 
     return show
+
+
+def note_lines(title: str) -> Callable[[str], None]:
+    """Return what prints one line per phrase about a training."""
+
+    def show(text: str) -> None:
+        console.print(f"  {title}  {text}")
+
+    return show

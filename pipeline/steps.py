@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from ckd.pipeline.plan import Pending, Plan, difference
+from ckd.storage.artifact import Draft
 from ckd.storage.keys import Address
-from ckd.storage.progress import shards_done
+from ckd.storage.progress import shards_done, training_states
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Step:
         command: the `ckd` command that makes it.
         what: its kind: corpus, text, teacher, labels or run.
         subject: teacher, domain, student as far as they apply.
-        state: ``reuse``, ``resume (n of m shards)`` or ``compute``.
+        state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)`` or ``compute``.
         why: the reason, one phrase.
     """
 
@@ -69,15 +70,20 @@ def _state(plan: Plan, address: Address) -> tuple[str, str]:
     if plan.store.find(address) is not None:
         return "reuse", f"the store has {address.short_key}, made from the same inputs"
     draft = plan.store.peek(address)
-    progress = shards_done(draft) if draft is not None else None
+    reached = _reached(draft) if draft is not None else None
     writer = plan.store.writer(address)
-    if progress is not None:
-        done, total = progress
-        why = f"{writer} is at it" if writer else "an earlier run was stopped"
-        return f"resume ({done} of {total} shards)", why
+    if reached is not None:
+        return f"resume ({reached})", f"{writer} is at it" if writer else "an earlier run was stopped"
     if writer:
         return "compute", f"{writer} is at it"
     return "compute", _reason(plan, address)
+
+
+def _reached(draft: Draft) -> str | None:
+    if (shards := shards_done(draft)) is not None:
+        return f"{shards[0]} of {shards[1]} shards"
+    epochs = training_states(draft)
+    return f"after epoch {next(iter(epochs))}" if epochs else None
 
 
 def _reason(plan: Plan, address: Address) -> str:

@@ -11,7 +11,7 @@ import torch
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
 from ckd.pipeline.plan import Plan
-from ckd.pipeline.progress import console, epoch_lines
+from ckd.pipeline.progress import console, epoch_lines, note_lines
 from ckd.pipeline.tasks.inputs import corpus_of, text_of
 from ckd.stages.pretrain.train import adapt_teacher, pretrain_teacher
 from ckd.stages.teachers import TEACHERS, parallel
@@ -44,8 +44,9 @@ def pretrain(configuration: Configuration, export: Path | None, half: bool) -> N
             training = importlib.import_module(f"{kind.__name__}.training")
             for part, artifact in train(plan, teacher, training, device):
                 console.print(f"{teacher}, {part}: {artifact.path}")
-                if export is not None and parallel.rank() == 0:
-                    training.export(artifact.path, export / teacher / part, half)
+                if export is not None:
+                    folder = export / teacher / part
+                    parallel.on_first(partial(training.export, artifact.path, folder, half))
 
 
 def train(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Iterator[tuple[str, Artifact]]:
@@ -62,15 +63,17 @@ def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.de
         _data(plan, teacher, name, device, augment=plan.augments(teacher) is not None)
         for name in sorted(plan.configuration.sources)
     ]
-    settings, report = plan.teacher(teacher).pretraining(), epoch_lines(f"{teacher}, pre-training")
-    return pretrain_teacher(plan.store, plan.pretrained(teacher), training, settings, sources, device, report)
+    settings, title = plan.teacher(teacher).pretraining(), f"{teacher}, pre-training"
+    reports = epoch_lines(title), note_lines(title)
+    return pretrain_teacher(plan.store, plan.pretrained(teacher), training, settings, sources, device, *reports)
 
 
 def _adapted(plan: Plan, teacher: str, domain: str, training: ModuleType, device: torch.device) -> Artifact:
     data = _data(plan, teacher, domain, device)
-    settings, report = plan.teacher(teacher).adaptation(), epoch_lines(f"{teacher}, {domain}")
+    settings, title = plan.teacher(teacher).adaptation(), f"{teacher}, {domain}"
     address, start = plan.adapted(teacher, domain), plan.start(teacher, domain)
-    return adapt_teacher(plan.store, address, training, settings, start, data, device, report)
+    reports = epoch_lines(title), note_lines(title)
+    return adapt_teacher(plan.store, address, training, settings, start, data, device, *reports)
 
 
 def _data(plan: Plan, teacher: str, domain: str, device: torch.device, augment: bool = False) -> DomainData:

@@ -1,6 +1,8 @@
 """Runs the training that a teacher's own package describes, and keeps what comes out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,9 +11,12 @@ import torch
 
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, EpochReport, Job
-from ckd.stages.teachers.loop import STATE
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact, Draft, Store
 from ckd.storage.keys import Address
+from ckd.storage.progress import TRAINING_STATES, forget_training, training_states
+
+Note = Callable[[str], None]
+"""Called with what a person should know of a training, a phrase."""
 
 
 def pretrain_teacher(
@@ -22,8 +27,9 @@ def pretrain_teacher(
     sources: Sequence[DomainData],
     device: torch.device,
     on_epoch: EpochReport,
+    note: Note = lambda _: None,
 ) -> Artifact:
-    """Return the teacher pre-trained on the source domains: from the store, or trained now.
+    """Return the teacher pre-trained on the source domains: from the store, gone on with, or trained now.
 
     Args:
         store: where it is kept.
@@ -33,8 +39,14 @@ def pretrain_teacher(
         sources: the source domains.
         device: where it runs.
         on_epoch: progress.
+        note: told whether an interrupted training is gone on with.
     """
-    return _trained(store, address, settings, device, on_epoch, lambda job: training.pretrain_into(job, sources))
+
+    def train(draft: Draft | None, state: Path | None) -> dict[str, Any]:
+        facts: dict[str, Any] = training.pretrain_into(Job(draft, settings, device, on_epoch, state), sources)
+        return facts
+
+    return _trained(store, address, train, note)
 
 
 def adapt_teacher(
@@ -46,37 +58,60 @@ def adapt_teacher(
     domain: DomainData,
     device: torch.device,
     on_epoch: EpochReport,
+    note: Note = lambda _: None,
 ) -> Artifact:
-    """Return the teacher in the files ``start`` adapted to one domain: from the store, or trained now."""
-    return _trained(store, address, settings, device, on_epoch, lambda job: training.adapt_into(job, start, domain))
+    """Return the teacher in the files ``start`` adapted to one domain: from the store, gone on with, or trained now."""
+
+    def train(draft: Draft | None, state: Path | None) -> dict[str, Any]:
+        facts: dict[str, Any] = training.adapt_into(Job(draft, settings, device, on_epoch, state), start, domain)
+        return facts
+
+    return _trained(store, address, train, note)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """What an interrupted training left: the file with its state, and the seconds it took to come there."""
+
+    state: Path | None = None
+    seconds: float = 0.0
 
 
 def _trained(
     store: Store,
     address: Address,
-    settings: Any,
-    device: torch.device,
-    on_epoch: EpochReport,
-    train: Callable[[Job], dict[str, Any]],
+    train: Callable[[Draft | None, Path | None], dict[str, Any]],
+    note: Note,
 ) -> Artifact:
     """Take the artifact from the store or train it; of several processes the first one writes."""
-    if parallel.rank() > 0:
-        if not parallel.from_first(False):
-            train(Job(None, settings, device))
-        return parallel.first_then_others(lambda: _present(store, address))
-    with store.draft(address, resume=True) as draft:
-        found = store.find(address)
-        parallel.from_first(found is not None)
-        if found is None:
-            facts = train(Job(draft, settings, device, on_epoch))
-            draft.discard(STATE)
-            found = draft.commit(facts)
-    artifact = found
-    return parallel.first_then_others(lambda: artifact)
+    present = parallel.from_first(lambda: store.find(address))
+    if present is not None:
+        return present
+    with ExitStack() as stack:
+        draft = parallel.on_first(lambda: stack.enter_context(store.draft(address, resume=True)))
+        present = parallel.from_first(lambda: store.find(address))  # another process may just have finished it
+        if present is not None:
+            return present
+        left = parallel.from_first(lambda: _resumable(draft, note))
+        facts = train(draft, left.state)
+        return parallel.from_first(lambda: _commit(draft, facts, left.seconds))
 
 
-def _present(store: Store, address: Address) -> Artifact:
-    artifact = store.find(address)
-    if artifact is None:
-        raise ValueError(f"the first process left no {address.directory}")
-    return artifact
+def _resumable(draft: Draft | None, note: Note) -> _Left:
+    if draft is None:
+        return _Left()
+    draft.keep_only(TRAINING_STATES)
+    for epoch, name in training_states(draft).items():
+        if (receipt := draft.receipt(name)) is not None:
+            note(f"goes on after epoch {epoch} of an interrupted run")
+            return _Left(draft.partial / name, float(receipt.facts["seconds"]))
+    if any((draft.partial / name).exists() for name in TRAINING_STATES):
+        note("starts anew: an interrupted run left no whole state")
+    return _Left()
+
+
+def _commit(draft: Draft | None, facts: dict[str, Any], earlier: float) -> Artifact:
+    if draft is None:
+        raise ValueError("only the first process has a draft")
+    forget_training(draft)
+    return draft.commit(facts, earlier_seconds=earlier)

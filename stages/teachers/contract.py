@@ -134,17 +134,19 @@ class Job:
     """One training of a teacher.
 
     Attributes:
-        draft: where the frozen teacher is written to, and the state of the last epoch, from which an interrupted
-            training goes on; None on all processes but the first.
+        draft: where the frozen teacher is written to, and after each epoch the state of the training; None on all
+            processes but the first.
         settings: of the pre-training or the adaptation.
         device: where it runs.
         on_epoch: progress.
+        state: file with the state of an interrupted training that is gone on with, on every process.
     """
 
     draft: Draft | None
     settings: Any
     device: torch.device
     on_epoch: EpochReport = lambda _: None
+    state: Path | None = None
 
     def add(self, name: str, fill: Callable[[Path], None]) -> None:
         """Add one file of the frozen teacher to the draft, on the first process."""

@@ -6,13 +6,25 @@ Outside torchrun there is one process, and everything here does nothing.
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(days=2)
+"""The other processes wait this long for what the first one does alone, such as the text vectors of a large domain.
+A process that died is noticed at once by gloo and by torchrun, however long this is."""
+
+
+class Stopped(SystemExit):
+    """The first process failed and says why; the others end without a word."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
 
 
 @contextmanager
@@ -21,7 +33,9 @@ def processes(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -38,33 +52,60 @@ def count() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def from_first(value: T) -> T:
-    """Return on every process what the first one gave."""
+def on_first(do: Callable[[], T]) -> T | None:
+    """Call a function on the first process; return what it gave there, and None on the others, when it is done.
+
+    Raises:
+        Stopped: on the others, if it raised anything on the first.
+    """
     if count() == 1:
-        return value
-    carried = [value]
-    dist.broadcast_object_list(carried, src=0)
-    return carried[0]
+        return do()
+    done, failed = None, [True]
+    try:
+        if rank() == 0:
+            done = do()
+            failed = [False]
+    finally:
+        dist.broadcast_object_list(failed, src=0)
+    if failed[0]:
+        raise Stopped
+    return done
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """Call a function on the first process alone and return on all of them what it gave.
+
+    Raises:
+        Stopped: on the others, if it raised anything on the first.
+    """
+    carried: list[Any] = [on_first(make)]
+    if count() > 1:
+        dist.broadcast_object_list(carried, src=0)
+    made: T = carried[0]
+    return made
 
 
 def first_then_others(make: Callable[[], T]) -> T:
-    """Call a function on the first process, and on the others when that is done: they find what it stored."""
-    if count() == 1:
-        return make()
-    made = make() if rank() == 0 else None
-    dist.barrier()
-    return made if made is not None else make()
+    """Call a function on the first process, and on the others when that is done: they find what it stored.
+
+    Raises:
+        Stopped: on the others, if it raised anything on the first.
+    """
+    made: list[T] = []
+    on_first(lambda: made.append(make()))
+    return made[0] if made else make()
 
 
-def share(rows: T) -> T:
-    """Return this process' rows of a batch; all processes get equally many."""
-    n = count()
-    shared: T = rows[: len(rows) // n * n][rank() :: n]  # type: ignore[index,arg-type]
-    return shared
+def share(rows: Any) -> Any:
+    """Return this process' rows of a batch, every count-th.
+
+    All processes get equally many: up to ``count - 1`` rows at the end of the batch are left out.
+    """
+    return rows[: len(rows) // count() * count()][rank() :: count()]
 
 
 def gathered(vectors: Tensor) -> Tensor:
-    """Return the rows [B, d] of all processes one after the other, [B * count, d].
+    """Return the rows [B, d] of all processes one after the other, [B * count, d]; B is the same on all.
 
     Gradients flow through the rows of this process only.
     """
@@ -76,13 +117,28 @@ def gathered(vectors: Tensor) -> Tensor:
     return torch.cat(rows)
 
 
+def mean(value: Tensor) -> Tensor:
+    """Return the mean of a tensor over the processes."""
+    if count() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / count()
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes."""
+    """Replace every gradient by its mean over the processes; one that is missing counts as zero."""
     if count() == 1:
         return
-    for tensor in parameters:
-        if tensor.requires_grad:
-            if tensor.grad is None:
-                tensor.grad = torch.zeros_like(tensor)
-            dist.all_reduce(tensor.grad)
-            tensor.grad /= count()
+    trained = [tensor for tensor in parameters if tensor.requires_grad]
+    # As one tensor: hundreds of small messages would take longer than the step.
+    total = mean(torch.cat([(torch.zeros_like(t) if t.grad is None else t.grad).flatten() for t in trained]))
+    for tensor, part in zip(trained, total.split([tensor.numel() for tensor in trained]), strict=True):
+        tensor.grad = part.view_as(tensor)
+
+
+def start_equal(parameters: Iterable[Tensor]) -> None:
+    """Overwrite the parameters of the other processes with those of the first."""
+    if count() > 1:
+        for tensor in parameters:
+            dist.broadcast(tensor.detach(), src=0)

@@ -8,7 +8,8 @@ import torch
 from ckd.stages.precompute.address import label_address
 from ckd.stages.precompute.label import label_corpus
 from ckd.stages.precompute.settings import LabelSettings
-from ckd.stages.teachers.frozen import frozen_digests
+from ckd.stages.teachers.contract import Opening
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, digests, folder_files
 from ckd.stages.teachers.unisrec import open_teacher
 from ckd.storage.artifact import Draft, Store, load_artifact
 from ckd.storage.corpus import SPLITS
@@ -163,26 +164,22 @@ def label(world, tmp_path):
         chosen = LabelSettings(**({"top_k": K, "shard_rows": 200} | settings))
         store = Store(tmp_path / place)
         cpu = torch.device("cpu")
-        address = label_address(
-            "uni", "tiny", chosen, frozen_digests(world.teacher, "teacher"), world.corpus.key, "text"
-        )
-
-        def opened():
-            return open_teacher(world.teacher, world.corpus, world.text, cpu, torch.float64)
-
-        return label_corpus(store, address, world.corpus, chosen, opened, cpu, advance, reuse)
+        files = folder_files(world.teacher, (CONFIG, WEIGHTS), "teacher")
+        address = label_address("uni", "tiny", chosen, digests(files), {}, world.corpus.key, "text")
+        opening = Opening(None, files, world.corpus, world.text, cpu)
+        return label_corpus(store, address, world.corpus, chosen, lambda: open_teacher(opening), cpu, advance, reuse)
 
     return run
 
 
-def digests(artifact):
+def stored_digests(artifact):
     return {name: receipt.sha256 for name, receipt in artifact.files.items()}
 
 
 def test_the_batch_size_changes_no_byte(label):
     found = [label(f"batch-{size}", batch_size=size) for size in (1, 7, 64)]
-    assert len(digests(found[0])) == 5
-    assert digests(found[0]) == digests(found[1]) == digests(found[2])
+    assert len(stored_digests(found[0])) == 5
+    assert stored_digests(found[0]) == stored_digests(found[1]) == stored_digests(found[2])
     assert found[0].key == found[1].key == found[2].key
 
 
@@ -192,7 +189,7 @@ def test_the_number_of_threads_changes_no_byte(label):
         found = []
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(digests(label(f"threads-{threads}")))
+            found.append(stored_digests(label(f"threads-{threads}")))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1]

@@ -31,9 +31,10 @@ TRAINED = """\
   own:
     kind: unisrec
     pretrain:
-      network: {hidden: 8, experts: 2, layers: 1, heads: 2, inner: 8, max_length: 8}
+      network:
+        {hidden: 16, experts: 2, layers: 1, heads: 2, inner: 16, max_length: 8, adaptor_dropout: 0, temperature: 0.3}
       epochs: 2
-    adapt: {mode: inductive, epochs: 3, patience: 3, learning_rate: 0.01}
+    adapt: {mode: inductive, epochs: 8, patience: 8, batch_size: 8, learning_rate: 0.02, dropout: 0}
 """
 EXPORTED = """\
   adapted: {kind: unisrec, checkpoint: "exported/own/{domain}"}
@@ -51,7 +52,10 @@ class Step(NamedTuple):
 
 
 def write_domain(folder, raw, changed=(), users=None):
-    """Copy the raw files; items that are ``changed`` from the end of each user's sequence are replaced by others."""
+    """Copy the raw files, but users walk through the catalogue item by item, so that there is something to learn.
+
+    Items that are ``changed`` from the end of each user's sequence are replaced by others.
+    """
     folder.mkdir()
     items = pq.read_table(raw / "items.parquet")
     pq.write_table(items, folder / "items.parquet")
@@ -61,6 +65,8 @@ def write_domain(folder, raw, changed=(), users=None):
     ids = items["item_id"].to_pylist()
     code = np.array([ids.index(item) for item in rows["item_id"].to_pylist()])
     ends = np.flatnonzero(np.append(np.diff(rows["timestamp"].to_numpy()) != 1, True))
+    first = np.append(0, ends[:-1] + 1)
+    code = (np.repeat(code[first], np.diff(ends, prepend=-1)) + rows["timestamp"].to_numpy() % 1_000) % len(ids)
     for back in changed:
         long_enough = ends[np.diff(ends, prepend=-1) > back]
         code[long_enough + 1 - back] = (code[long_enough + 1 - back] + 11) % len(ids)
@@ -133,6 +139,8 @@ def test_test_items_have_no_influence_on_the_adapted_weights(trained):
     place, _ = trained
     items = {sha256_file(corpora(place)[name] / "items.parquet") for name in ("target", "other_test", "other_held_out")}
     assert len(items) == 1
+    chosen = json.loads((teachers(place)["target"] / "manifest.json").read_text())["facts"]["best_epoch"]
+    assert chosen > 0
     weights = {name: sha256_file(folder / "model.safetensors") for name, folder in teachers(place).items()}
     assert weights["other_test"] == weights["target"] != weights[None]
 
@@ -141,7 +149,7 @@ def test_validation_items_choose_the_epoch_and_are_not_trained_on(trained):
     place, _ = trained
     folders = teachers(place)
     assert losses(folders["other_held_out"]) == losses(folders["target"])
-    assert len(losses(folders["target"])) == 3
+    assert len(losses(folders["target"])) == 8
     chosen = [json.loads((folders[name] / "manifest.json").read_text())["facts"] for name in DOMAINS]
     assert chosen[0]["valid_ndcg@10"] != chosen[2]["valid_ndcg@10"]
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckd.stages.teachers.contract import TextVectors
+from ckd.stages.teachers.contract import DomainData, Job, TextVectors
 from ckd.stages.teachers.unisrec import NetworkSettings, PretrainSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.stages.teachers.unisrec.pretrain import (
@@ -39,7 +39,7 @@ def source(lengths, n_items, seed, **text):
     users = pa.array([f"u{n:03d}" for n in range(len(lengths))])
     corpus = Corpus(f"key-{seed}", pa.table({"item": np.arange(n_items, dtype=np.int32)}), users, offsets, sequence)
     vectors = draw.normal(size=(n_items, P)).astype(np.float32)
-    return corpus, TextVectors(text.get("vectors", vectors), "encoder")
+    return DomainData(corpus, TextVectors(text.get("vectors", vectors), "encoder"))
 
 
 # --- the losses, worked out in float64
@@ -132,10 +132,10 @@ def test_later_domains_stand_behind_earlier_ones_with_their_own_items():
     first, second = source([4, 3], 5, seed=1), source([9, 3], 7, seed=2)
     mixture = mix([first, second], 5, CPU)
     assert mixture.length.tolist() == [3, 2, 5, 2]
-    np.testing.assert_array_equal(mixture.text[:5].numpy(), first[1].vectors)
-    np.testing.assert_array_equal(mixture.text[5:].numpy(), second[1].vectors)
+    np.testing.assert_array_equal(mixture.text[:5].numpy(), first.text.vectors)
+    np.testing.assert_array_equal(mixture.text[5:].numpy(), second.text.vectors)
     for row, (corpus, user, shift) in enumerate(
-        [(first[0], 0, 0), (first[0], 1, 0), (second[0], 0, 5), (second[0], 1, 5)]
+        [(first.corpus, 0, 0), (first.corpus, 1, 0), (second.corpus, 0, 5), (second.corpus, 1, 5)]
     ):
         found = mixture.sequence[mixture.start[row] :][: mixture.length[row] + 1]
         expected = corpus.sequence_of(user)[-mixture.length[row] - 1 :] + shift
@@ -148,17 +148,17 @@ def test_later_domains_stand_behind_earlier_ones_with_their_own_items():
 def test_pre_training_learns_and_the_same_seed_gives_the_same_weights():
     """Users walk around a circle of items, so the next item can be told from the last one."""
     lengths, n_items = [8] * 60, 12
-    corpus, text = source(lengths, n_items, seed=3)
+    corpus, text = (domain := source(lengths, n_items, seed=3)).corpus, domain.text
     starts = np.random.default_rng(0).integers(0, n_items, 60)
     walks = ((starts[:, None] + np.arange(8)) % n_items).astype(np.int32).ravel()
-    corpus = Corpus(corpus.key, corpus.items, corpus.user_ids, corpus.offsets, walks)
-    settings = PretrainSettings(network=NETWORK, epochs=12, batch_size=20, learning_rate=0.02)
-    model, curve = pretrain(settings, [(corpus, text)], 7, CPU)
+    domain = DomainData(Corpus(corpus.key, corpus.items, corpus.user_ids, corpus.offsets, walks), text)
+    settings = PretrainSettings(network=NETWORK, epochs=12, batch_size=20, learning_rate=0.02, seed=7)
+    model, curve = pretrain(Job(None, settings, CPU), [domain])
     assert [row["epoch"] for row in curve] == list(range(1, 13))
     assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
     assert not model.training
-    again, _ = pretrain(settings, [(corpus, text)], 7, CPU)
-    other, _ = pretrain(settings, [(corpus, text)], 8, CPU)
+    again, _ = pretrain(Job(None, settings, CPU), [domain])
+    other, _ = pretrain(Job(None, settings.model_copy(update={"seed": 8}), CPU), [domain])
     weights, same, different = (net.position_embedding.weight for net in (model, again, other))
     assert torch.equal(weights, same)
     assert not torch.equal(weights, different)

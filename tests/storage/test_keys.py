@@ -25,6 +25,7 @@ LABELS = {
     "domain": "office",
     "settings": LabelSettings(),
     "frozen": {"config.json": "c", "model.safetensors": "w"},
+    "scoring": {"max_tokens": 512},
     "corpus_key": "corpus",
     "text_key": "text",
 }
@@ -104,6 +105,9 @@ def test_a_key_of_today_is_a_key_of_tomorrow():
     [
         {"frozen": {"config.json": "c", "model.safetensors": "other"}},
         {"frozen": {"config.json": "other", "model.safetensors": "w"}},
+        {"frozen": {"config.json": "c"}},
+        {"scoring": {"max_tokens": 256}},
+        {"scoring": {}},
         {"corpus_key": "other"},
         {"text_key": "other"},
         {"text_key": None},

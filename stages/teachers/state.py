@@ -1,0 +1,71 @@
+"""What an epoch of a training leaves to the next one: in memory, and in the draft of the artifact."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ckd.stages.teachers.contract import Job
+from ckd.storage.progress import STATE_FORMAT, TRAINING_STATES
+
+Epoch = dict[str, float]
+"""A row of the training curve."""
+
+
+@dataclass
+class Progress:
+    """How far a training got, beside the state of its network and optimiser.
+
+    Attributes:
+        curve: one row per epoch so far.
+        best: best value on validation; ``best_epoch`` is where.
+        weights: of that epoch, in main memory; None without validation.
+    """
+
+    curve: list[Epoch] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = 0
+    weights: dict[str, Tensor] | None = None
+
+    def note(self, row: Epoch, model: nn.Module, watched: str | None) -> None:
+        """Add a row to the curve; keep the weights if they are the best so far on ``watched``."""
+        self.curve.append(row)
+        if watched is not None and row[watched] > self.best:
+            self.best, self.best_epoch = row[watched], int(row["epoch"])
+            self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def save(job: Job, parts: Mapping[str, Any], progress: Progress) -> None:
+    """Write the state after the last epoch of the curve into the draft, over that of the last epoch but one.
+
+    Args:
+        job: has the draft; without one nothing is written.
+        parts: network, optimiser and whatever else has a ``state_dict``, by name.
+        progress: so far.
+    """
+    if job.draft is None:
+        return
+    state = {name: part.state_dict() for name, part in parts.items()}
+    buffer = io.BytesIO()
+    torch.save(state | {"progress": vars(progress)}, buffer)
+    seconds = sum(row["seconds"] for row in progress.curve)
+    facts = {"epoch": int(progress.curve[-1]["epoch"]), "seconds": round(seconds, 3), "format": STATE_FORMAT}
+    name = TRAINING_STATES[len(progress.curve) % len(TRAINING_STATES)]
+    # Through the buffer, since what torch.save raises on a full disk is no OSError.
+    job.draft.add(name, lambda path: _write(path, buffer), facts=facts)
+
+
+def restore(state: Path, parts: Mapping[str, Any]) -> Progress:
+    """Put the parts back into the state that :func:`save` wrote; return the progress until then."""
+    saved = torch.load(state, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
+    return Progress(**saved["progress"])
+
+
+def _write(path: Path, buffer: io.BytesIO) -> None:
+    path.write_bytes(buffer.getbuffer())
