@@ -47,6 +47,7 @@ def run_epochs(
     schedule: torch.optim.lr_scheduler.LRScheduler | None = None,
     precision: Precision = "auto",
     clip: float | None = None,
+    second: "Phase | None" = None,
 ) -> list[Epoch]:
     """Train a network in place, leave it with the weights of its best epoch, return the curve. Once per job.
 
@@ -68,6 +69,7 @@ def run_epochs(
         schedule: of the learning rate, moved on after each step.
         precision: ``bfloat16`` runs the forward pass under autocast; ``auto`` does so on a GPU.
         clip: largest norm of the gradient.
+        second: goes on from the best weights when the epochs or the patience are used up; needs ``validate``.
 
     Raises:
         UserError: the loss or a weight is no longer finite, or no batch has a row for every process.
@@ -76,20 +78,39 @@ def run_epochs(
     parts = {"model": model, "optimiser": optimiser} | ({} if schedule is None else {"schedule": schedule})
     parallel.start_equal(model.parameters())
     progress = Progress() if job.state is None else restore(job.state, parts)
-    for epoch in range(first + len(progress.curve), epochs + 1):
-        if patience is not None and validate is not None and epoch - 1 - progress.best_epoch >= patience:
-            break
-        started = time.perf_counter()
-        loss = steps.take(epoch, batches(epoch, generator(seed, epoch))) if epoch else math.nan
-        measured = {} if validate is None else parallel.from_first(validate)
-        row = {"epoch": epoch, "loss": loss} | {name: float(value) for name, value in measured.items()}
-        progress.note(row | {"seconds": time.perf_counter() - started}, model, watched if measured else None)
-        parallel.on_first(lambda: save(job, parts, progress))
-        job.on_epoch(progress.curve[-1])
+    phases = [Phase(batches, epochs, None if validate is None else patience), *([] if second is None else [second])]
+    for number in range(progress.phase, len(phases)):
+        progress.enter(number, model)
+        for epoch in range(first + len(progress.curve), progress.entered + phases[number].epochs + 1):
+            if progress.waited(epoch) >= (phases[number].patience or math.inf):
+                break
+            started = time.perf_counter()
+            rows = phases[number].batches(epoch, generator(seed, epoch)) if epoch else ()
+            loss = steps.take(epoch, rows) if epoch else math.nan
+            measured = {} if validate is None else parallel.from_first(validate)
+            row = {"epoch": epoch, "loss": loss} | {name: float(value) for name, value in measured.items()}
+            progress.note(row | {"seconds": time.perf_counter() - started}, model, watched if measured else None)
+            parallel.on_first(lambda: save(job, parts, progress))
+            job.on_epoch(progress.curve[-1])
     if progress.weights is not None:
         model.load_state_dict(progress.weights)
     model.eval()
     return progress.curve
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training.
+
+    Attributes:
+        batches: (epoch, its random numbers) to the rows of each step; epochs are counted through all phases.
+        epochs: of this phase, at most.
+        patience: its epochs without a better one before it ends.
+    """
+
+    batches: Callable[[int, np.random.Generator], Sequence[Any]]
+    epochs: int
+    patience: int | None
 
 
 def _mixed(precision: Precision, device: torch.device) -> bool:

@@ -24,12 +24,29 @@ class Progress:
         curve: one row per epoch so far.
         best: best value on validation; ``best_epoch`` is where.
         weights: of that epoch, in main memory; None without validation.
+        phase: number of the phase that the last epoch belongs to.
+        entered: last epoch before that phase.
     """
 
     curve: list[Epoch] = field(default_factory=list)
     best: float = -1.0
     best_epoch: int = 0
     weights: dict[str, Tensor] | None = None
+    phase: int = 0
+    entered: int = 0
+
+    def enter(self, phase: int, model: nn.Module) -> None:
+        """Begin a phase, or go on with it; a new one starts from the best weights."""
+        if phase == self.phase:
+            return
+        if self.weights is None:
+            raise ValueError("a phase starts from the best weights, and nothing chooses them")
+        model.load_state_dict(self.weights)
+        self.phase, self.entered = phase, int(self.curve[-1]["epoch"])
+
+    def waited(self, epoch: int) -> int:
+        """Return the epochs of this phase since the best one, before ``epoch``."""
+        return epoch - 1 - max(self.best_epoch, self.entered)
 
     def note(self, row: Epoch, model: nn.Module, watched: str | None) -> None:
         """Add a row to the curve; keep the weights if they are the best so far on ``watched``."""

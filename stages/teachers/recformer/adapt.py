@@ -5,8 +5,6 @@ stage: from the best epoch of the first, with its table, which now stays. The ta
 with it, not with items encoded anew.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,12 +14,13 @@ from torch.nn import functional as F
 from ckd.stages.batching import length_buckets
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
 from ckd.stages.teachers.contract import Job
-from ckd.stages.teachers.loop import Epoch, run_epochs
+from ckd.stages.teachers.loop import Phase, run_epochs
 from ckd.stages.teachers.recformer import AdaptSettings
 from ckd.stages.teachers.recformer.checkpoint import Frozen
 from ckd.stages.teachers.recformer.encode import encode, encode_items
 from ckd.stages.teachers.recformer.network import Recformer, cosine_scores
 from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, assemble, catalogue, token_counts, tokenise
+from ckd.stages.teachers.state import Epoch
 from ckd.storage.corpus import HELD_OUT, Corpus
 from ckd.storage.errors import UserError
 
@@ -55,30 +54,22 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
         [tensor for tensor in model.parameters() if tensor.requires_grad], lr=settings.learning_rate, weight_decay=0.0
     )
     total = lesson.steps * settings.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, settings.warmup, total))
-
-    def stage(name: str, table: Callable[[], None], epochs: int, patience: int, first: int) -> list[Epoch]:
-        return run_epochs(
-            job,
-            model,
-            optimiser,
-            lambda _, draw: table() or lesson.batches(draw),
-            lambda pairs, _: lesson.loss(pairs),
-            state=name,
-            seed=settings.seed + first,
-            epochs=epochs,
-            validate=lambda: {"ndcg@10": validation_ndcg(lesson.scorer(), corpus)},
-            patience=patience,
-            first=first,
-            schedule=schedule,
-            precision=settings.precision,
-        )
-
     lesson.encode_table()
-    curve = stage("first", lesson.encode_table, settings.epochs, settings.patience, 0)
-    # Epoch numbers go on: the second stage measures first what the first one left.
-    begin = len(curve)
-    curve += stage("second", lambda: None, begin + settings.second_epochs, settings.second_patience, begin)
+    curve = run_epochs(
+        job,
+        model,
+        optimiser,
+        lambda _, draw: lesson.batches(draw, encode_anew=True),
+        lambda rows, _: lesson.loss(rows),
+        seed=settings.seed,
+        epochs=settings.epochs,
+        validate=lambda: {"ndcg@10": validation_ndcg(lesson.scorer(), corpus)},
+        patience=settings.patience,
+        first=0,
+        schedule=torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, settings.warmup, total)),
+        precision=settings.precision,
+        second=Phase(lambda _, draw: lesson.batches(draw), settings.second_epochs, settings.second_patience),
+    )
     return model, curve
 
 
@@ -122,8 +113,10 @@ class _Lesson:
         self.model.item_embedding.weight.data.copy_(table)
         self.model.train()
 
-    def batches(self, draw: np.random.Generator) -> list[Int64s]:
+    def batches(self, draw: np.random.Generator, encode_anew: bool = False) -> list[Int64s]:
         """Return the rows of an epoch in batches, int64 [B, 2]: end of the history in the corpus, and its items."""
+        if encode_anew:
+            self.encode_table()
         trained = self._corpus.lengths[self._users] - HELD_OUT
         items = draw.integers(trained)
         rows = np.stack([self._corpus.offsets[self._users] + items, items], 1)

@@ -18,13 +18,14 @@ from torch.nn import functional as F
 from ckd.stages.batching import length_buckets
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, Job
-from ckd.stages.teachers.loop import Epoch, generator, run_epochs
+from ckd.stages.teachers.loop import generator, run_epochs
 from ckd.stages.teachers.recformer import PretrainSettings
 from ckd.stages.teachers.recformer.config import from_settings
 from ckd.stages.teachers.recformer.masking import IGNORED, mask, mask_token, word_starts
 from ckd.stages.teachers.recformer.network import LanguageHead, Recformer, cosine_scores
 from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, assemble, catalogue, token_counts, tokenise
 from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
+from ckd.stages.teachers.state import Epoch
 from ckd.storage.errors import UserError
 
 Int64s = npt.NDArray[np.int64]

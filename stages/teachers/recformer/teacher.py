@@ -66,7 +66,9 @@ class RecformerTeacher:
         if frozen.table is not None:
             frozen = _with_rows(frozen, opening)
         on_gpu = opening.device.type == "cuda"
-        precision = "float32" if opening.serving else opening.settings.scoring(lambda: on_gpu)["precision"]
+        precision: Precision = "float32"
+        if not opening.serving:
+            precision = opening.settings.scoring(lambda: on_gpu)["precision"]
         return cls(frozen, opening.corpus, opening.device, precision, opening.item_vectors, opening.splits)
 
     @property
