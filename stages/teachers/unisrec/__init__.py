@@ -52,7 +52,15 @@ class PretrainSettings(settings.Settings):
     batch_size: int = Field(default=512, ge=2, description="sequences per step, of all domains mixed")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
     sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
-    item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in the augmented copy")
+    item_drop: float = Field(
+        default=0.2, ge=0, lt=1, description="share of items that the augmented copy drops or changes"
+    )
+    item_drop_coefficient: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="share of batches whose augmented copies drop items; those of the others drop words of the texts",
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
     )
@@ -88,7 +96,13 @@ class Settings(settings.Settings):
     kind: Literal["unisrec"] = "unisrec"
     checkpoint: str | None = Field(
         default=None,
-        description="folder with config.json and model.safetensors; `{domain}` in it stands for the domain's name",
+        description="folder with config.json and model.safetensors, or a .pth file of the authors' code; "
+        "`{domain}` in it stands for the domain's name",
+    )
+    item_ids: str | None = Field(
+        default=None,
+        description="JSON file with the item ids of a .pth file's rows (a list, null first for the padding item) or "
+        "with the row of each id; by default rows are found by their text vectors; `{domain}` as in checkpoint",
     )
     pretrain: PretrainSettings | None = Field(
         default=None, description="pre-train on the configuration's sources with `ckd pretrain`"
@@ -102,6 +116,8 @@ class Settings(settings.Settings):
         """Yield a teacher of two origins, or of none."""
         if (values["checkpoint"] is None) == (values["pretrain"] is None):
             yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
+        if values["item_ids"] is not None and not str(values["checkpoint"]).endswith(".pth"):
+            yield "item_ids names the rows of a .pth file, so checkpoint must be one; remove item_ids"
 
 
 def open_teacher(

@@ -28,8 +28,9 @@ class Config(settings.Settings):
     """transductive: the file holds an item ID table, so it fits one catalogue only."""
     network: NetworkSettings
     text_dimensions: int
-    text_encoder: str
-    """SHA-256 of the weights of the text encoder that the adaptor was trained on."""
+    text_encoder: str | None
+    """SHA-256 of the weights of the text encoder that the adaptor was trained on; None: not recorded, as in the files
+    of the authors."""
     items: str | None = None
     """Digest of the catalogue's item ids in order of code (transductive only)."""
 
@@ -91,11 +92,16 @@ def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, t
     """Refuse a teacher whose inputs are not the ones that it was trained on.
 
     Raises:
-        UserError: other text encoder, or an item ID table of another catalogue.
+        UserError: text vectors of other width or of another encoder, or an item ID table of another catalogue.
     """
-    if config.text_encoder != text_encoder or config.text_dimensions != text_dimensions:
+    if config.text_dimensions != text_dimensions:
         raise UserError(
-            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {config.text_encoder[:12]}..., "
+            f"{folder}: this teacher reads text vectors of {config.text_dimensions} dimensions, text.encoder gives "
+            f"{text_dimensions}; set text.encoder to the one it was trained with"
+        )
+    if config.text_encoder not in (text_encoder, None):
+        raise UserError(
+            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {str(config.text_encoder)[:12]}..., "
             f"text.encoder gives {text_encoder[:12]}...; set text.encoder to the one it was trained with"
         )
     if config.mode == "transductive" and config.items != catalogue_digest(corpus):
