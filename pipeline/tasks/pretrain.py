@@ -55,7 +55,7 @@ def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.de
     sources = []
     for name in sorted(configuration.sources):
         corpus = corpus_of(plan, name)
-        sources.append((corpus, text_of(plan, name, corpus, device)))
+        sources.append((corpus, text_of(plan, name, corpus, device), None))
     settings = configuration.teachers[teacher].pretrain
     report = epoch_lines(f"{teacher}, pre-training")
     address = plan.pretrained(teacher)

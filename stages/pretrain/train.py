@@ -18,7 +18,7 @@ def pretrain_teacher(
     address: Address,
     training: ModuleType,
     settings: Any,
-    sources: Sequence[tuple[Corpus, TextVectors]],
+    sources: Sequence[tuple[Corpus, TextVectors, TextVectors | None]],
     seed: int,
     device: torch.device,
     on_epoch: EpochReport,
@@ -30,7 +30,7 @@ def pretrain_teacher(
         address: its key.
         training: the module of its kind with ``pretrain_into``.
         settings: of the pre-training.
-        sources: corpora and text vectors of the source domains.
+        sources: corpora, text vectors and word-dropped text vectors of the source domains.
         seed: of the training.
         device: where it runs.
         on_epoch: progress.

@@ -59,7 +59,7 @@ class PretrainSettings(settings.Settings):
         default=0.9,
         ge=0,
         le=1,
-        description="share of batches whose augmented copies drop items; those of the others drop words of the texts",
+        description="share of batches whose augmented copies drop items; in the other batches they drop words",
     )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"

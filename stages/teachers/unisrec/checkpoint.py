@@ -94,15 +94,16 @@ def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, t
     Raises:
         UserError: text vectors of other width or of another encoder, or an item ID table of another catalogue.
     """
+    encoder = config.text_encoder
+    if encoder is not None and encoder != text_encoder:
+        raise UserError(
+            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {encoder[:12]}..., "
+            f"text.encoder gives {text_encoder[:12]}...; set text.encoder to the one it was trained with"
+        )
     if config.text_dimensions != text_dimensions:
         raise UserError(
             f"{folder}: this teacher reads text vectors of {config.text_dimensions} dimensions, text.encoder gives "
             f"{text_dimensions}; set text.encoder to the one it was trained with"
-        )
-    if config.text_encoder not in (text_encoder, None):
-        raise UserError(
-            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {str(config.text_encoder)[:12]}..., "
-            f"text.encoder gives {text_encoder[:12]}...; set text.encoder to the one it was trained with"
         )
     if config.mode == "transductive" and config.items != catalogue_digest(corpus):
         raise UserError(

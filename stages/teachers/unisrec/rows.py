@@ -1,8 +1,8 @@
 """Which row of a checkpoint of the authors belongs to which item of a corpus.
 
-Their files number items in an order of their own (first appearance in RecBole's data set) and do not keep the map. It is
-found again by the text vectors, bit for bit, or given by the user. A wrong row would give wrong scores without a sign
-of it, so whatever is not certain is refused.
+Their files number items in an order of their own (first appearance in RecBole's data set) and do not keep the map. It
+is found again by the text vectors, bit for bit, or given by the user. A wrong row would give wrong scores without a
+sign of it, so whatever is not certain is refused.
 """
 
 import json
@@ -167,8 +167,9 @@ def _from_object(path: Path, content: Mapping[str, Any], n_rows: int) -> dict[st
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        repeated = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
-        raise ValueError(f"item {repeated!r} stands in it twice")
+    content: dict[str, Any] = {}
+    for item, row in pairs:
+        if item in content:
+            raise ValueError(f"item {item!r} stands in it twice")
+        content[item] = row
     return content

@@ -21,7 +21,7 @@ from ckd.stages.teachers.unisrec.checkpoint import (
     save_weights,
 )
 from ckd.stages.teachers.unisrec.network import UniSRec
-from ckd.stages.teachers.unisrec.pretrain import pretrain
+from ckd.stages.teachers.unisrec.pretrain import Source, pretrain
 from ckd.storage.artifact import Draft
 from ckd.storage.corpus import Corpus
 from ckd.storage.curve import write_curve
@@ -31,7 +31,7 @@ from ckd.storage.errors import UserError
 def pretrain_into(
     draft: Draft,
     settings: PretrainSettings,
-    sources: Sequence[tuple[Corpus, TextVectors]],
+    sources: Sequence[Source],
     seed: int,
     device: torch.device,
     on_epoch: EpochReport,
