@@ -32,6 +32,8 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
         if corpus is not None:
             corpora[domain] = corpus
         for teacher in configuration.teachers:
+            if not plan.teacher(teacher).labels(domain):
+                continue
             try:
                 found = plan.store.find(plan.labels(teacher, domain))
             except Pending:

@@ -1,5 +1,7 @@
 """Where networks run."""
 
+import os
+
 import torch
 
 from ckd.storage.errors import UserError
@@ -15,4 +17,5 @@ def chosen_device(name: str) -> torch.device:
         raise UserError("device: cuda is asked for, but torch sees no GPU here; set device to auto or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    # torchrun starts one process per GPU.
+    return torch.device(name, int(os.environ.get("LOCAL_RANK", "0"))) if name == "cuda" else torch.device(name)

@@ -4,7 +4,7 @@ Computing an address reads raw files and small manifests only, so that a plan is
 """
 
 from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,14 @@ from ckd.stages.precompute.address import label_address
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
-from ckd.stages.teachers import TEACHERS
-from ckd.stages.teachers.frozen import frozen_digests
+from ckd.stages.teachers.frozen import digests
+from ckd.stages.teachers.settings import TeacherSettings
 from ckd.stages.text.address import text_address
 from ckd.stages.text.encoder import Encoder, locate_encoder
+from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.errors import UserError
+from ckd.storage.formats import CURVE
 from ckd.storage.keys import Address
 
 
@@ -45,77 +47,95 @@ class Plan:
         settings: DomainSettings = getattr(self.configuration, section)[name]
         return f"{section}.{name}", settings
 
-    def fetch_encoder(self) -> Encoder:
-        """Return the text encoder; downloaded if it must be.
+    def fetch_encoder(self, text: TextSettings) -> Encoder:
+        """Return a text encoder; downloaded if it must be.
 
         Raises:
             UserError: it cannot be found.
         """
-        encoder = locate_encoder(self.configuration.text.encoder)
+        encoder = locate_encoder(text.encoder)
         if encoder is None:
-            raise UserError(f"text.encoder: {self.configuration.text.encoder} cannot be found")
+            raise UserError(f"text.encoder: {text.encoder} cannot be found")
         return encoder
 
-    @cached_property
-    def _encoder(self) -> Encoder:
-        encoder = locate_encoder(self.configuration.text.encoder, download=False)
+    @cache  # noqa: B019
+    def _encoder(self, name: str) -> Encoder:
+        encoder = locate_encoder(name, download=False)
         if encoder is None:
-            raise Pending(
-                f"text encoder {self.configuration.text.encoder} is not on this machine yet; `ckd prepare` fetches it"
-            )
+            raise Pending(f"text encoder {name} is not on this machine yet; `ckd prepare` fetches it")
         return encoder
 
-    def needs_text(self, teacher: str) -> bool:
-        """Return whether a teacher reads item text vectors."""
-        return bool(TEACHERS.load(self.configuration.teachers[teacher].kind).NEEDS_TEXT)
+    def teacher(self, name: str) -> TeacherSettings:
+        """Return the settings of a teacher."""
+        settings: TeacherSettings = self.configuration.teachers[name]
+        return settings
 
-    def text(self, domain: str) -> Address:
+    def labelled(self, teacher: str) -> list[str]:
+        """Return the domains that a teacher labels."""
+        return [domain for domain in self.configuration.domains if self.teacher(teacher).labels(domain)]
+
+    def reads(self, teacher: str) -> TextSettings | None:
+        """Return how the item texts that a teacher reads become vectors, or None if it reads none."""
+        settings: TextSettings | None = self.teacher(teacher).text_settings(self.configuration.text)
+        return settings
+
+    def augments(self, teacher: str) -> TextSettings | None:
+        """Return how the texts of augmented items become vectors, or None if the pre-training needs none."""
+        text = self.reads(teacher)
+        augmented: TextSettings | None = None if text is None else self.teacher(teacher).augmentation(text)
+        return augmented
+
+    def text(self, domain: str, settings: TextSettings) -> Address:
         """Return the text vectors of a domain or source domain.
 
         Raises:
             Pending: the encoder is not on this machine yet.
         """
-        return text_address(self.corpus(domain).key, self.configuration.text, self._encoder)
+        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder))
 
-    def text_domains(self) -> list[str]:
-        """Return the domains, sources first, whose text vectors some teacher reads."""
-        teachers = self.configuration.teachers
-        if not any(self.needs_text(name) for name in teachers):
-            return []
-        pretrained = any(self.pretrained_by_us(name) for name in teachers)
-        return [*(self.configuration.sources if pretrained else ()), *self.configuration.domains]
+    def texts(self) -> list[tuple[str, TextSettings]]:
+        """Return the domains, sources first, whose text vectors some teacher reads, and how the vectors are made."""
+        wanted: dict[tuple[str, TextSettings], None] = {}
+        for teacher in self.configuration.teachers:
+            if self.teacher(teacher).pretraining() is not None:
+                ways = [text for text in (self.reads(teacher), self.augments(teacher)) if text is not None]
+                wanted |= {(domain, text): None for domain in self.configuration.sources for text in ways}
+        for teacher in self.configuration.teachers:
+            if (text := self.reads(teacher)) is not None:
+                wanted |= {(domain, text): None for domain in self.labelled(teacher)}
+        return list(wanted)
 
-    def pretrained_by_us(self, teacher: str) -> bool:
-        """Return whether a teacher is pre-trained by `ckd pretrain`."""
-        return getattr(self.configuration.teachers[teacher], "pretrain", None) is not None
-
-    def adapted_by_us(self, teacher: str) -> bool:
-        """Return whether a teacher is adapted to each domain by `ckd pretrain`."""
-        adapt = getattr(self.configuration.teachers[teacher], "adapt", None)
-        return adapt is not None and adapt.mode != "none"
+    def trained(self) -> list[str]:
+        """Return the teachers that `ckd pretrain` trains, on source domains or on each domain."""
+        teachers = [(name, self.teacher(name)) for name in self.configuration.teachers]
+        return [name for name, it in teachers if it.pretraining() is not None or it.adaptation() is not None]
 
     def pretrained(self, teacher: str) -> Address:
         """Return the address of a teacher that is pre-trained by us."""
-        settings = self.configuration.teachers[teacher]
-        inputs = self.text if self.needs_text(teacher) else self.corpus
-        sources = [inputs(name).key for name in sorted(self.configuration.sources)]
-        return pretrain_address(settings.kind, settings.pretrain, sources)
+        settings = self.teacher(teacher).pretraining()
+        if settings is None:
+            raise ValueError(f"{teacher} is not pre-trained")
+        ways = [text for text in (self.reads(teacher), self.augments(teacher)) if text is not None]
+        inputs = [
+            key
+            for name in sorted(self.configuration.sources)
+            for key in ([self.text(name, text).key for text in ways] or [self.corpus(name).key])
+        ]
+        return pretrain_address(self.configuration.teachers[teacher].kind, settings, inputs)
 
-    def start(self, teacher: str, domain: str) -> Path:
-        """Return the folder of the frozen teacher before adaptation.
+    def start(self, teacher: str, domain: str) -> Mapping[str, Path]:
+        """Return the files of the frozen teacher before adaptation, by role; none if it is trained from nothing.
 
         Raises:
             Pending: it has not been trained yet.
-            UserError: the checkpoint is not there.
+            UserError: a file is not there.
         """
-        if not self.pretrained_by_us(teacher):
-            named = getattr(self.configuration.teachers[teacher], "checkpoint", None)
-            if named is None:
-                raise UserError(f"teachers.{teacher}: names no checkpoint, and its kind cannot be trained by ckd")
-            checkpoint = Path(named.replace("{domain}", domain))
-            frozen_digests(checkpoint, f"teachers.{teacher}.checkpoint")
-            return checkpoint
-        return self._trained(self.pretrained(teacher), teacher).path
+        settings = self.teacher(teacher)
+        if settings.pretraining() is not None:
+            return self._trained(self.pretrained(teacher), teacher)
+        if settings.adaptation() is not None and not settings.starts_from():
+            return {}
+        return settings.files(domain, f"teachers.{teacher}")
 
     def adapted(self, teacher: str, domain: str) -> Address:
         """Return the address of a teacher that is adapted by us.
@@ -123,20 +143,22 @@ class Plan:
         Raises:
             Pending: what it starts from has not been trained yet.
         """
-        settings = self.configuration.teachers[teacher]
-        start = frozen_digests(self.start(teacher, domain), f"teachers.{teacher}")
-        text = self.text(domain).key if self.needs_text(teacher) else None
-        return adapt_address(settings.kind, settings.adapt, start, self.corpus(domain).key, text)
+        settings = self.teacher(teacher).adaptation()
+        if settings is None:
+            raise ValueError(f"{teacher} is not adapted")
+        start = digests(self.start(teacher, domain))
+        kind = self.configuration.teachers[teacher].kind
+        return adapt_address(kind, settings, start, self.corpus(domain).key, self._text_key(teacher, domain))
 
-    def frozen(self, teacher: str, domain: str) -> Path:
-        """Return the folder of the teacher that labels a domain.
+    def frozen(self, teacher: str, domain: str) -> Mapping[str, Path]:
+        """Return the files of the teacher that labels a domain, by role.
 
         Raises:
             Pending: it has not been trained yet.
         """
-        if not self.adapted_by_us(teacher):
+        if self.teacher(teacher).adaptation() is None:
             return self.start(teacher, domain)
-        return self._trained(self.adapted(teacher, domain), teacher).path
+        return self._trained(self.adapted(teacher, domain), teacher)
 
     @cache  # noqa: B019
     def labels(self, teacher: str, domain: str) -> Address:
@@ -145,15 +167,28 @@ class Plan:
         Raises:
             Pending: the teacher has not been trained yet.
         """
-        digests = frozen_digests(self.frozen(teacher, domain), f"teachers.{teacher}")
-        text = self.text(domain).key if self.needs_text(teacher) else None
+        frozen = digests(self.frozen(teacher, domain))
+        scoring = self.teacher(teacher).scoring(self._on_gpu)
         settings = self.configuration.labels
-        return label_address(teacher, domain, settings, digests, self.corpus(domain).key, text)
+        text = self._text_key(teacher, domain)
+        return label_address(teacher, domain, settings, frozen, scoring, self.corpus(domain).key, text)
 
-    def taught_by(self) -> list[str]:
-        """Return the teachers that the students learn from."""
+    def _text_key(self, teacher: str, domain: str) -> str | None:
+        text = self.reads(teacher)
+        return None if text is None else self.text(domain, text).key
+
+    def _on_gpu(self) -> bool:
+        if self.configuration.device != "auto":
+            return self.configuration.device == "cuda"
+        from ckd.pipeline.device import chosen_device  # torch takes seconds to import
+
+        return chosen_device("auto").type == "cuda"
+
+    def taught_by(self, domain: str) -> list[str]:
+        """Return the teachers that the students of a domain learn from."""
         chosen = self.configuration.distill.teachers
-        return list(self.configuration.teachers if chosen is None else chosen)
+        names = self.configuration.teachers if chosen is None else chosen
+        return [name for name in names if self.teacher(name).labels(domain)]
 
     def run(self, student: str, domain: str, distilled: bool) -> Address:
         """Return one student, with or without distillation.
@@ -162,7 +197,7 @@ class Plan:
             Pending: a teacher has not been trained yet.
         """
         configuration = self.configuration
-        labels = {name: self.labels(name, domain).key for name in self.taught_by()} if distilled else {}
+        labels = {name: self.labels(name, domain).key for name in self.taught_by(domain)} if distilled else {}
         return run_address(
             student,
             domain,
@@ -174,9 +209,9 @@ class Plan:
             labels,
         )
 
-    def variants(self) -> list[bool]:
-        """Return which variants of each student are trained: False is without distillation."""
-        distilled = [True] if self.taught_by() and self.configuration.distill.alpha > 0 else []
+    def variants(self, domain: str) -> list[bool]:
+        """Return which variants of each student of a domain are trained: False is without distillation."""
+        distilled = [True] if self.taught_by(domain) and self.configuration.distill.alpha > 0 else []
         return ([False] if self.configuration.distill.baseline or not distilled else []) + distilled
 
     def ready_labels(self, domain: str) -> dict[str, Artifact]:
@@ -185,7 +220,7 @@ class Plan:
         Raises:
             UserError: some are not in the store.
         """
-        ready = {name: self.store.find(self.labels(name, domain)) for name in self.taught_by()}
+        ready = {name: self.store.find(self.labels(name, domain)) for name in self.taught_by(domain)}
         for name, artifact in ready.items():
             if artifact is None:
                 there = (self.store.root / self.labels(name, domain).directory).exists()
@@ -197,14 +232,19 @@ class Plan:
         """Yield (student, domain, distilled) of every student that is trained."""
         for domain in self.configuration.domains:
             for student in self.configuration.students:
-                for distilled in self.variants():
+                for distilled in self.variants(domain):
                     yield student, domain, distilled
 
-    def _trained(self, address: Address, teacher: str) -> Artifact:
+    def _trained(self, address: Address, teacher: str) -> Mapping[str, Path]:
         artifact = self.store.find(address)
         if artifact is None:
             raise Pending(f"teacher {teacher} is not trained yet; run `ckd pretrain` first")
-        return artifact
+        return trained_files(artifact)
+
+
+def trained_files(artifact: Artifact) -> dict[str, Path]:
+    """Return the files of a frozen teacher that ckd trained, by role."""
+    return {name: artifact.path / name for name in artifact.files if name != CURVE}
 
 
 def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -31,15 +31,15 @@ class Step:
 def steps(plan: Plan) -> Iterator[Step]:
     """Yield the steps in the order in which they are done."""
     configuration = plan.configuration
-    pretrained = [name for name in configuration.teachers if plan.pretrained_by_us(name)]
+    pretrained = any(plan.teacher(name).pretraining() is not None for name in configuration.teachers)
     for domain in [*(configuration.sources if pretrained else ()), *configuration.domains]:
         yield _step(plan, "prepare", "corpus", domain, partial(plan.corpus, domain))
-    for domain in plan.text_domains():
-        yield _step(plan, "prepare", "text", domain, partial(plan.text, domain))
+    for domain, text in plan.texts():
+        yield _step(plan, "prepare", "text", domain, partial(plan.text, domain, text))
     for teacher in configuration.teachers:
         yield from _teacher_steps(plan, teacher)
     for teacher in configuration.teachers:
-        for domain in configuration.domains:
+        for domain in plan.labelled(teacher):
             subject = f"{teacher}, {domain}"
             yield _step(plan, "precompute", "labels", subject, partial(plan.labels, teacher, domain))
     for student, domain, distilled in plan.runs():
@@ -48,10 +48,10 @@ def steps(plan: Plan) -> Iterator[Step]:
 
 
 def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:
-    if plan.pretrained_by_us(teacher):
+    if plan.teacher(teacher).pretraining() is not None:
         yield _step(plan, "pretrain", "teacher", f"{teacher}, pre-trained", partial(plan.pretrained, teacher))
-    if plan.adapted_by_us(teacher):
-        for domain in plan.configuration.domains:
+    if plan.teacher(teacher).adaptation() is not None:
+        for domain in plan.labelled(teacher):
             subject = f"{teacher}, adapted to {domain}"
             yield _step(plan, "pretrain", "teacher", subject, partial(plan.adapted, teacher, domain))
 

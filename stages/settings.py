@@ -5,10 +5,26 @@ configuration and say what would be done without loading torch.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+
+class RelativeToFile:
+    """Marks text that is a path, counted from the folder of the configuration file where it is relative."""
+
+
+Located = Annotated[str, RelativeToFile()]
+"""A path in which ``{domain}`` may stand for the name of the domain that is asked for."""
+
+
+class NameOrFolder:
+    """Marks text that is a published name, or a path: where it starts with ``.``, ``/`` or ``~`` or is a folder."""
+
+
+Published = Annotated[str, NameOrFolder()]
+"""A model of the Hugging Face hub by its name, or a local folder with its files."""
 
 
 class Settings(BaseModel):

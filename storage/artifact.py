@@ -127,6 +127,11 @@ class Draft:
                 path.unlink()
                 (self.partial / path.stem).unlink(missing_ok=True)
 
+    def discard(self, name: str) -> None:
+        """Remove one file that was added, if it was."""
+        self._receipt_path(name).unlink(missing_ok=True)
+        (self.partial / name).unlink(missing_ok=True)
+
     def receipt(self, name: str) -> Receipt | None:
         """Return the receipt of a file left by an earlier writer, if the file still has the recorded digest."""
         receipt = self.recorded(name)

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from ckd.storage.artifact import Draft
+from ckd.storage.formats import CURVE
 from ckd.storage.parquet import write_table
-
-CURVE = "curve.parquet"
 
 
 def write_curve(draft: Draft, curve: Sequence[Mapping[str, float]]) -> None:

@@ -15,3 +15,6 @@ LABEL_FORMAT = 1
 
 RUN_FORMAT = 1
 """Raised when the training of students changes, so that old runs no longer compare with new ones."""
+
+CURVE = "curve.parquet"
+"""File name of the training curve, which is kept with teachers and runs and determines nothing."""

@@ -2,10 +2,12 @@
 
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
+
+from pydantic.fields import FieldInfo
 
 from ckd.pipeline.config.models import Configuration
-from ckd.stages.settings import Settings
+from ckd.stages.settings import NameOrFolder, RelativeToFile, Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -13,21 +15,16 @@ S = TypeVar("S", bound=Settings)
 def anchored(configuration: Configuration, folder: Path) -> Configuration:
     """Return the configuration with every path absolute.
 
-    Paths are the values of type Path, wherever they stand, and two keys that are text: a teacher's
-    ``checkpoint``, in which ``{domain}`` is filled in later, and ``text.encoder`` where it starts with ``.``,
-    ``/`` or ``~`` or is a folder beside the file, since else it is the name of a published encoder.
+    Paths are the values of type Path, wherever they stand, text that is marked as one (``Located``, such as a teacher's
+    ``checkpoint``, in which ``{domain}`` is filled in later), and what names a text encoder where it starts with
+    ``.``, ``/`` or ``~`` or is a folder beside the file, since else it is the name of a published encoder.
     """
-    configuration = _anchored(configuration, folder)
-    text = configuration.text
-    if text.encoder.startswith((".", "/", "~")) or (folder / text.encoder).is_dir():
-        text = text.model_copy(update={"encoder": _absolute(text.encoder, folder)})
-    teachers = {name: _with_checkpoint(teacher, folder) for name, teacher in configuration.teachers.items()}
-    return configuration.model_copy(update={"text": text, "teachers": teachers})
+    return _anchored(configuration, folder)
 
 
 def _anchored(settings: S, folder: Path) -> S:
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    changed = {name: _anchored_value(value, folder) for name, value in values.items()}
+    changed = {name: _anchored_value(_located(settings, name, value, folder), folder) for name, value in values.items()}
     return settings.model_copy(update={name: value for name, value in changed.items() if value is not values[name]})
 
 
@@ -43,11 +40,21 @@ def _anchored_value(value: Any, folder: Path) -> Any:
     return value
 
 
-def _with_checkpoint(teacher: Settings, folder: Path) -> Settings:
-    checkpoint = getattr(teacher, "checkpoint", None)
-    if not isinstance(checkpoint, str):
-        return teacher
-    return teacher.model_copy(update={"checkpoint": _absolute(checkpoint, folder)})
+def _located(settings: Settings, name: str, value: Any, folder: Path) -> Any:
+    """Return the value of a text field, absolute if it is marked as a path or as an encoder that is one here."""
+    if not isinstance(value, str):
+        return value
+    marks = _marks(type(settings).model_fields[name])
+    local = value.startswith((".", "/", "~")) or (folder / value).is_dir()
+    if RelativeToFile in marks or (NameOrFolder in marks and local):
+        return _absolute(value, folder)
+    return value
+
+
+def _marks(field: FieldInfo) -> set[type]:
+    """Return the types of a field's marks, also of those inside an optional annotation."""
+    inner = (mark for option in get_args(field.annotation) for mark in getattr(option, "__metadata__", ()))
+    return {type(mark) for mark in (*field.metadata, *inner)}
 
 
 def _absolute(path: str, folder: Path) -> str:

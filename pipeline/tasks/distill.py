@@ -25,8 +25,9 @@ def distill(configuration: Configuration) -> None:
     plan = Plan(configuration)
     if not configuration.students:
         raise UserError("students: the configuration names no student, so there is nothing to train")
-    distilling = True in plan.variants()
-    labels = {domain: plan.ready_labels(domain) if distilling else {} for domain in configuration.domains}
+    labels = {
+        domain: plan.ready_labels(domain) if True in plan.variants(domain) else {} for domain in configuration.domains
+    }
     _check(plan, labels)
     device = chosen_device(configuration.device)
     runs = {

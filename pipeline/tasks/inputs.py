@@ -9,6 +9,7 @@ from ckd.pipeline.progress import bar, console
 from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.teachers.contract import TextVectors
 from ckd.stages.text.encoder import WEIGHTS
+from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.vectors import read_vectors
@@ -22,8 +23,8 @@ def prepare_all(configuration: Configuration) -> None:
         if known is not None:
             console.print(f"{domain} is prepared: {summary(known)}")
         prepare(plan, domain)
-    for domain in plan.text_domains():
-        text_of(plan, domain, corpus_of(plan, domain), chosen_device(configuration.device))
+    for domain, text in plan.texts():
+        text_of(plan, domain, text, corpus_of(plan, domain), chosen_device(configuration.device))
 
 
 def prepare(plan: Plan, domain: str) -> Artifact:
@@ -64,15 +65,15 @@ def _report_empty(domain: str, artifact: Artifact) -> None:
         console.print(f"text of {domain}: {none}; to a text teacher they are all the same")
 
 
-def text_of(plan: Plan, domain: str, corpus: Corpus, device: torch.device) -> TextVectors:
+def text_of(plan: Plan, domain: str, settings: TextSettings, corpus: Corpus, device: torch.device) -> TextVectors:
     """Return the item text vectors of a domain, in memory."""
-    encoder = plan.fetch_encoder()
-    artifact = plan.store.find(plan.text(domain))
+    encoder = plan.fetch_encoder(settings)
+    artifact = plan.store.find(plan.text(domain, settings))
     if artifact is None:
         with bar(f"text of {domain}", corpus.n_items, "items") as progress:
             from ckd.stages.text.encode import encode_corpus  # transformers takes seconds to import
 
-            artifact = encode_corpus(plan.store, corpus, plan.configuration.text, encoder, device, progress.advance)
+            artifact = encode_corpus(plan.store, corpus, settings, encoder, device, progress.advance)
         _report_empty(domain, artifact)
     vectors = read_vectors(artifact)
     if vectors is None:

@@ -1,6 +1,6 @@
 """Labels of every teacher for every domain."""
 
-import torch
+from dataclasses import replace
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
@@ -11,7 +11,7 @@ from ckd.pipeline.tasks.inputs import prepare, text_of
 from ckd.stages.precompute.label import label_corpus, labelled_positions
 from ckd.stages.precompute.serving import serving_facts
 from ckd.stages.teachers import TEACHERS
-from ckd.stages.teachers.contract import Teacher
+from ckd.stages.teachers.contract import Opening, Teacher
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import read_corpus
 from ckd.storage.errors import UserError
@@ -26,26 +26,28 @@ def precompute(configuration: Configuration) -> None:
     plan = Plan(configuration)
     if not configuration.teachers:
         raise UserError("teachers: the configuration names no teacher, so there is nothing to precompute")
-    pairs = [(teacher, domain) for teacher in configuration.teachers for domain in configuration.domains]
+    pairs = [(teacher, domain) for teacher in configuration.teachers for domain in plan.labelled(teacher)]
     teacher_table({pair: labels_of(plan, *pair) for pair in pairs})
 
 
 def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
     """Return the labels of one teacher for one domain: from the store, resumed, or computed."""
     prepared = prepare(plan, domain)
-    if plan.needs_text(teacher):
-        plan.fetch_encoder()
+    way = plan.reads(teacher)
+    if way is not None:
+        plan.fetch_encoder(way)
     address = plan.labels(teacher, domain)
     if (present := plan.store.find(address)) is not None:
         return present
     corpus = read_corpus(prepared)
     device = chosen_device(plan.configuration.device)
-    text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
-    folder = plan.frozen(teacher, domain)
-    module = TEACHERS.load(plan.configuration.teachers[teacher].kind)
+    text = None if way is None else text_of(plan, domain, way, corpus, device)
+    settings = plan.configuration.teachers[teacher]
+    opening = Opening(settings, plan.frozen(teacher, domain), corpus, text, device)
+    module = TEACHERS.load(settings.kind)
 
-    def opened(dtype: torch.dtype) -> Teacher:
-        frozen: Teacher = module.open_teacher(folder, corpus, text, device, dtype)
+    def opened(serving: bool) -> Teacher:
+        frozen: Teacher = module.open_teacher(replace(opening, serving=serving))
         return frozen
 
     total = labelled_positions(corpus, plan.configuration.labels)
@@ -55,9 +57,9 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
             address,
             corpus,
             plan.configuration.labels,
-            lambda: opened(torch.float64),
+            lambda: opened(serving=False),
             device,
             progress.advance,
             progress.reuse,
-            lambda: serving_facts(opened(torch.float32), corpus, device),
+            lambda: serving_facts(opened(serving=True), corpus, device),
         )

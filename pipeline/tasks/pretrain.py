@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,9 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console, epoch_lines
 from ckd.pipeline.tasks.inputs import corpus_of, text_of
 from ckd.stages.pretrain.train import adapt_teacher, pretrain_teacher
-from ckd.stages.teachers import TEACHERS
+from ckd.stages.teachers import TEACHERS, parallel
+from ckd.stages.teachers.contract import DomainData
+from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 
 PRETRAINED = "pretrained"
@@ -22,59 +25,59 @@ PRETRAINED = "pretrained"
 def pretrain(configuration: Configuration, export: Path | None, half: bool) -> None:
     """Train what is not in the store; copy each frozen teacher to ``export/<teacher>/<part>`` if asked.
 
+    Started by torchrun, all processes train together and the first one writes and reports.
+
     Raises:
         UserError: no teacher of the configuration is trained.
     """
     plan = Plan(configuration)
     device = chosen_device(configuration.device)
-    trained = [name for name in configuration.teachers if plan.pretrained_by_us(name) or plan.adapted_by_us(name)]
-    if not trained:
+    if not plan.trained():
         raise UserError(
             "teachers: none has `pretrain` or `adapt`, so there is nothing to train; "
             "frozen checkpoints are used by `ckd precompute` as they are"
         )
-    for teacher in trained:
-        kind = TEACHERS.load(configuration.teachers[teacher].kind)
-        training = importlib.import_module(f"{kind.__name__}.training")
-        for part, folder in train(plan, teacher, training, device):
-            console.print(f"{teacher}, {part}: {folder}")
-            if export is not None:
-                training.export(folder, export / teacher / part, half)
+    with parallel.processes(device):
+        console.quiet = parallel.rank() > 0
+        for teacher in plan.trained():
+            kind = TEACHERS.load(configuration.teachers[teacher].kind)
+            training = importlib.import_module(f"{kind.__name__}.training")
+            for part, artifact in train(plan, teacher, training, device):
+                console.print(f"{teacher}, {part}: {artifact.path}")
+                if export is not None and parallel.rank() == 0:
+                    training.export(artifact.path, export / teacher / part, half)
 
 
-def train(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Iterator[tuple[str, Path]]:
+def train(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Iterator[tuple[str, Artifact]]:
     """Yield each frozen part of a teacher, trained if need be: ``pretrained``, then the domains it is adapted to."""
-    if plan.pretrained_by_us(teacher):
+    if plan.teacher(teacher).pretraining() is not None:
         yield PRETRAINED, _pretrained(plan, teacher, training, device)
-    for domain in plan.configuration.domains if plan.adapted_by_us(teacher) else ():
-        yield domain, _adapted(plan, teacher, domain, training, device)
+    if plan.teacher(teacher).adaptation() is not None:
+        for domain in plan.labelled(teacher):
+            yield domain, _adapted(plan, teacher, domain, training, device)
 
 
-def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Path:
-    configuration = plan.configuration
-    sources = []
-    for name in sorted(configuration.sources):
-        corpus = corpus_of(plan, name)
-        sources.append((corpus, text_of(plan, name, corpus, device), None))
-    settings = configuration.teachers[teacher].pretrain
-    report = epoch_lines(f"{teacher}, pre-training")
-    address = plan.pretrained(teacher)
-    return pretrain_teacher(plan.store, address, training, settings, sources, settings.seed, device, report).path
+def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Artifact:
+    sources = [
+        _data(plan, teacher, name, device, augment=plan.augments(teacher) is not None)
+        for name in sorted(plan.configuration.sources)
+    ]
+    settings, report = plan.teacher(teacher).pretraining(), epoch_lines(f"{teacher}, pre-training")
+    return pretrain_teacher(plan.store, plan.pretrained(teacher), training, settings, sources, device, report)
 
 
-def _adapted(plan: Plan, teacher: str, domain: str, training: ModuleType, device: torch.device) -> Path:
-    settings = plan.configuration.teachers[teacher].adapt
-    corpus = corpus_of(plan, domain)
-    text = text_of(plan, domain, corpus, device) if plan.needs_text(teacher) else None
-    return adapt_teacher(
-        plan.store,
-        plan.adapted(teacher, domain),
-        training,
-        plan.start(teacher, domain),
-        settings,
-        corpus,
-        text,
-        settings.seed,
-        device,
-        epoch_lines(f"{teacher}, {domain}"),
-    ).path
+def _adapted(plan: Plan, teacher: str, domain: str, training: ModuleType, device: torch.device) -> Artifact:
+    data = _data(plan, teacher, domain, device)
+    settings, report = plan.teacher(teacher).adaptation(), epoch_lines(f"{teacher}, {domain}")
+    address, start = plan.adapted(teacher, domain), plan.start(teacher, domain)
+    return adapt_teacher(plan.store, address, training, settings, start, data, device, report)
+
+
+def _data(plan: Plan, teacher: str, domain: str, device: torch.device, augment: bool = False) -> DomainData:
+    corpus = parallel.first_then_others(partial(corpus_of, plan, domain))
+    ways = [plan.reads(teacher), plan.augments(teacher) if augment else None]
+    text, augmented = (
+        None if way is None else parallel.first_then_others(partial(text_of, plan, domain, way, corpus, device))
+        for way in ways
+    )
+    return DomainData(corpus, text, augmented)

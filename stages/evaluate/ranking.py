@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ckd.stages.evaluate.metrics import metrics
 from ckd.storage.corpus import HELD_OUT, Corpus
 
 Scorer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], torch.Tensor]
@@ -44,6 +45,11 @@ def rank_targets(
             scores = _without_history(scores, corpus, users, position[users], target[users])
         ranks[users] = pessimistic_rank(scores, torch.from_numpy(target[users]).to(scores.device)).cpu().numpy()
     return ranks
+
+
+def validation_ndcg(scorer: Scorer, corpus: Corpus) -> float:
+    """Return NDCG@10 on the validation targets: what the epoch of a teacher is chosen by."""
+    return metrics(rank_targets(scorer, corpus, "valid"), [10])["ndcg@10"]
 
 
 def pessimistic_rank(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -1,16 +1,20 @@
-"""The networks that are distilled, one package per teacher.
+"""The networks that are distilled, one package per kind of teacher.
 
-A teacher's module imports nothing heavy and offers
+A kind's module imports nothing heavy and offers
 
-- ``Settings``: a pydantic model with a literal field ``kind``, and ``checkpoint``, ``pretrain`` and ``adapt`` as far as
-  the kind has them;
-- ``NEEDS_TEXT``: whether it reads the domain's item text vectors;
-- ``open_teacher(folder, corpus, text, device, dtype)``: the frozen teacher of one domain, a
-  :class:`ckd.stages.teachers.contract.Teacher`.
+- ``Settings``: a subclass of :class:`ckd.stages.teachers.settings.TeacherSettings` with a literal field ``kind``; it
+  says which files make the frozen teacher and how it is trained, if ckd trains it;
+- ``open_teacher(opening)``: the frozen teacher of one domain, from a :class:`ckd.stages.teachers.contract.Opening`.
 
-A frozen teacher is a folder with ``config.json`` and ``model.safetensors``.
+A kind that ckd trains has a module ``training`` beside it, with ``pretrain_into`` and ``adapt_into`` (as far as it is
+pre-trained or adapted) and ``export``; what they add to a draft is a frozen teacher.
 """
 
 from ckd.stages.registry import Registry
 
-TEACHERS = Registry("ckd.teachers", {"unisrec": "ckd.stages.teachers.unisrec"})
+TEACHERS = Registry(
+    "ckd.teachers",
+    {
+        "unisrec": "ckd.stages.teachers.unisrec",
+    },
+)

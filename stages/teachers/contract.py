@@ -1,12 +1,17 @@
-"""What `ckd precompute` asks of a teacher."""
+"""What `ckd precompute` asks of a teacher, and what `ckd pretrain` gives to the training that makes one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from ckd.storage.artifact import Draft
+from ckd.storage.corpus import Corpus
+from ckd.storage.curve import write_curve
 
 
 @dataclass(frozen=True)
@@ -15,18 +20,43 @@ class TextVectors:
 
     Attributes:
         vectors: float32 [n_items, p], row = item code.
-        encoder: SHA-256 of the encoder's weights.
+        encoder: SHA-256 of the encoder's weights, or :data:`MADE_ELSEWHERE`.
     """
 
     vectors: npt.NDArray[np.float32]
     encoder: str
 
 
+MADE_ELSEWHERE = "made elsewhere"
+"""Stands for the encoder of vectors that a user brought: which one it was is not known."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """All that a frozen teacher is opened with.
+
+    Attributes:
+        settings: of the teacher, the kind's ``Settings``.
+        files: role to file of the frozen teacher, as ``Settings.files`` names them or as training wrote them.
+        corpus: the domain that it labels.
+        text: the domain's text vectors, where the kind reads any.
+        device: where it runs.
+        serving: float32, as a server would run it, instead of the precision of labels.
+    """
+
+    settings: Any
+    files: Mapping[str, Path]
+    corpus: Corpus
+    text: TextVectors | None
+    device: torch.device
+    serving: bool = False
+
+
 class Teacher(Protocol):
     """A frozen dual encoder over one domain: the raw score of an item is ``query . item vector``.
 
     Raw scores are on the teacher's training scale (for a cosine teacher: cosine / tau), so that their softmax is
-    the distribution that the teacher was trained to give. Tensors are of the dtype that it was opened with.
+    the distribution that the teacher was trained to give.
     """
 
     @property
@@ -34,13 +64,13 @@ class Teacher(Protocol):
         """Parameters that take part in scoring."""
 
     def item_vectors(self) -> torch.Tensor:
-        """Return [n_items, d], row = item code."""
+        """Return floats [n_items, d], row = item code."""
 
     def queries(self, first: int, last: int, batch_size: int) -> torch.Tensor:
         """Return the query vector of every position of the users ``first`` to ``last`` (exclusive).
 
-        [N, d] in the order of ``Corpus.positions(first, last)``. ``batch_size``, in sequences, may change
-        speed and memory, never a value beyond rounding.
+        Floats [N, d] in the order of ``Corpus.positions(first, last)``. ``batch_size``, in sequences, may change
+        speed and memory, never a stored bit.
         """
 
     def queries_at(self, users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> torch.Tensor:
@@ -54,3 +84,46 @@ class Teacher(Protocol):
 
 EpochReport = Callable[[dict[str, float]], None]
 """Called after each epoch with its row of the curve."""
+
+
+@dataclass(frozen=True)
+class DomainData:
+    """What training reads of one domain.
+
+    Attributes:
+        corpus: the domain; of a target domain only its training split is trained on.
+        text: its text vectors, where the kind reads any.
+        augmented: text vectors of its items with words left out, where pre-training asks for them.
+    """
+
+    corpus: Corpus
+    text: TextVectors | None = None
+    augmented: TextVectors | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training of a teacher.
+
+    Attributes:
+        draft: where the frozen teacher is written to, and the state of the last epoch, from which an interrupted
+            training goes on; None on all processes but the first.
+        settings: of the pre-training or the adaptation.
+        device: where it runs.
+        on_epoch: progress.
+    """
+
+    draft: Draft | None
+    settings: Any
+    device: torch.device
+    on_epoch: EpochReport = lambda _: None
+
+    def add(self, name: str, fill: Callable[[Path], None]) -> None:
+        """Add one file of the frozen teacher to the draft, on the first process."""
+        if self.draft is not None:
+            self.draft.add(name, fill)
+
+    def add_curve(self, curve: Sequence[Mapping[str, float]]) -> None:
+        """Add the training curve to the draft, on the first process."""
+        if self.draft is not None:
+            write_curve(self.draft, curve)

@@ -1,5 +1,6 @@
 """What identifies a frozen teacher: the digests of its files. Imports nothing heavy."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ckd.storage.errors import UserError
@@ -8,19 +9,40 @@ from ckd.storage.files import sha256_file
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def frozen_digests(folder: Path, key: str) -> dict[str, str]:
-    """Return the SHA-256 of a frozen teacher's files, by file name.
+def named_file(path: str, domain: str, key: str) -> Path:
+    """Return the file that a configuration names, in which ``{domain}`` may stand.
+
+    Raises:
+        UserError: it is not there.
+    """
+    file = Path(path.replace("{domain}", domain))
+    if not file.is_file():
+        what = "is no file" if file.exists() else "does not exist"
+        raise UserError(
+            f"{key}: {file} {what}; name an existing file, with {{domain}} where its name differs by domain"
+        )
+    return file
+
+
+def folder_files(folder: Path, names: tuple[str, ...], key: str) -> dict[str, Path]:
+    """Return the files of a frozen teacher in a folder, by name.
 
     Args:
         folder: where the teacher is.
+        names: of the files that must be there.
         key: the configuration key that named the folder, for the message.
 
     Raises:
         UserError: the folder or one of the files is missing.
     """
-    for name in (CONFIG, WEIGHTS):
+    for name in names:
         if not (folder / name).is_file():
             raise UserError(
-                f"{key}: {folder / name} does not exist; a frozen teacher is a folder with {CONFIG} and {WEIGHTS}"
+                f"{key}: {folder / name} does not exist; such a teacher is a folder with {' and '.join(names)}"
             )
-    return {name: sha256_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    return {name: folder / name for name in names}
+
+
+def digests(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by role."""
+    return {role: sha256_file(path) for role, path in files.items()}

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ckd.stages.settings import Settings
+from ckd.stages.settings import Published, Settings
 
 TextField = Literal["title", "brand", "categories", "description"]
 
@@ -12,7 +12,7 @@ TextField = Literal["title", "brand", "categories", "description"]
 class TextSettings(Settings):
     """How an item's attributes become one frozen vector."""
 
-    encoder: str = Field(
+    encoder: Published = Field(
         default="sentence-transformers/all-MiniLM-L6-v2",
         description="a Hugging Face encoder: a local folder, or a name found in an installed package or on the hub",
     )

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from ckd.stages import settings
-from ckd.stages.settings import undivided
+from ckd.stages.settings import Located, undivided
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, named_file
+from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
 
 if TYPE_CHECKING:
-    import torch
-
-    from ckd.stages.teachers.contract import TextVectors
+    from ckd.stages.teachers.contract import Opening
     from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
-    from ckd.storage.corpus import Corpus
-
-NEEDS_TEXT = True
 
 Activation = Literal["gelu", "relu", "swish", "tanh", "sigmoid"]
 Mode = Literal["none", "inductive", "transductive"]
+PTH = ".pth"
+CHECKPOINT, ITEM_IDS = "checkpoint", "item_ids"
+"""Roles of the files of a teacher that the authors' code wrote."""
 
 
 class NetworkSettings(settings.Settings):
@@ -61,9 +61,12 @@ class PretrainSettings(settings.Settings):
         le=1,
         description="share of batches whose augmented copies drop items; in the other batches they drop words",
     )
-    seed: int = Field(
-        default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
-    )
+    precision: Precision = Field(default="auto", description=PRECISION)
+    seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
+
+    def drops_words(self) -> bool:
+        """Return whether text vectors with dropped words are needed."""
+        return self.sequence_weight > 0 and self.item_drop_coefficient < 1
 
 
 class AdaptSettings(settings.Settings):
@@ -85,21 +88,20 @@ class AdaptSettings(settings.Settings):
     )
     batch_size: int = Field(default=256, ge=1, description="sequences per step")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
-    seed: int = Field(
-        default=0, ge=0, lt=2**32, description="of the training; the students' seed does not touch a teacher"
-    )
+    precision: Precision = Field(default="auto", description=PRECISION)
+    seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
 
 
-class Settings(settings.Settings):
+class Settings(TeacherSettings):
     """A UniSRec teacher: a frozen checkpoint, or the training that makes one."""
 
     kind: Literal["unisrec"] = "unisrec"
-    checkpoint: str | None = Field(
+    checkpoint: Located | None = Field(
         default=None,
         description="folder with config.json and model.safetensors, or a .pth file of the authors' code; "
         "`{domain}` in it stands for the domain's name",
     )
-    item_ids: str | None = Field(
+    item_ids: Located | None = Field(
         default=None,
         description="JSON file with the item ids of a .pth file's rows (a list, null first for the padding item) or "
         "with the row of each id; by default rows are found by their text vectors; `{domain}` as in checkpoint",
@@ -116,18 +118,38 @@ class Settings(settings.Settings):
         """Yield a teacher of two origins, or of none."""
         if (values["checkpoint"] is None) == (values["pretrain"] is None):
             yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
-        if values["item_ids"] is not None and not str(values["checkpoint"]).endswith(".pth"):
-            yield "item_ids names the rows of a .pth file, so checkpoint must be one; remove item_ids"
+        if values["item_ids"] is not None and not str(values["checkpoint"]).endswith(PTH):
+            yield f"item_ids names the rows of a {PTH} file, so checkpoint must be one; remove item_ids"
+
+    def text_settings(self, common: Any) -> Any:
+        """Return the configuration's ``text``: item vectors are made from text vectors."""
+        return common
+
+    def pretraining(self) -> PretrainSettings | None:
+        """Return ``pretrain``."""
+        return self.pretrain
+
+    def adaptation(self) -> AdaptSettings | None:
+        """Return ``adapt``, unless its mode is none."""
+        return self.adapt if self.adapt is not None and self.adapt.mode != "none" else None
+
+    def files(self, domain: str, where: str) -> Mapping[str, Path]:
+        """Return the files of the checkpoint."""
+        if self.checkpoint is None:
+            return super().files(domain, where)
+        if self.checkpoint.endswith(PTH):
+            named = {CHECKPOINT: self.checkpoint} | ({ITEM_IDS: self.item_ids} if self.item_ids else {})
+            return {role: named_file(path, domain, f"{where}.{role}") for role, path in named.items()}
+        folder = Path(self.checkpoint.replace("{domain}", domain))
+        return folder_files(folder, (CONFIG, WEIGHTS), f"{where}.checkpoint")
 
 
-def open_teacher(
-    folder: Path, corpus: "Corpus", text: "TextVectors | None", device: "torch.device", dtype: "torch.dtype"
-) -> "UniSRecTeacher":
-    """Open the frozen teacher in a folder for one domain, to compute in float64 (labels) or float32 (serving).
+def open_teacher(opening: "Opening") -> "UniSRecTeacher":
+    """Open a frozen UniSRec, to compute in float64 (labels) or float32 (serving).
 
     Raises:
-        UserError: the folder does not hold a UniSRec, or one that does not fit this domain or these text vectors.
+        UserError: the files do not hold a UniSRec, or one that does not fit this domain or these text vectors.
     """
     from ckd.stages.teachers.unisrec.teacher import UniSRecTeacher
 
-    return UniSRecTeacher.open(folder, corpus, text, device, dtype)
+    return UniSRecTeacher.open(opening)

@@ -3,9 +3,6 @@
 Only the training split is trained on; the epoch is chosen by NDCG@10 on the validation targets.
 """
 
-import time
-from copy import deepcopy
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,25 +17,15 @@ from ckd.stages.batching import (
     padded,
     training_windows,
 )
-from ckd.stages.evaluate.metrics import metrics
-from ckd.stages.evaluate.ranking import Scorer, rank_targets
-from ckd.stages.teachers.contract import EpochReport, TextVectors
+from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
+from ckd.stages.teachers.contract import Job, TextVectors
+from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import AdaptSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.storage.corpus import Corpus
 
-Epoch = dict[str, float]
 
-
-def adapt(
-    pretrained: UniSRec,
-    settings: AdaptSettings,
-    corpus: Corpus,
-    text: TextVectors,
-    seed: int,
-    device: torch.device,
-    on_epoch: EpochReport = lambda _: None,
-) -> tuple[UniSRec, list[Epoch]]:
+def adapt(pretrained: UniSRec, job: Job, corpus: Corpus, text: TextVectors) -> tuple[UniSRec, list[Epoch]]:
     """Return the adapted network of the best epoch and one row of the curve per epoch.
 
     Epoch 0 of the curve is the network before its first step. In transductive mode the item ID table starts from
@@ -48,27 +35,26 @@ def adapt(
     Raises:
         UserError: no sequence is long enough to train on.
     """
-    torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
-    model = _start(pretrained, settings, corpus).to(device)
-    vectors = torch.from_numpy(text.vectors).to(device)
+    settings: AdaptSettings = job.settings
+    torch.manual_seed(settings.seed)
+    model = _start(pretrained, settings, corpus).to(job.device)
+    vectors = torch.from_numpy(text.vectors).to(job.device)
     trained = [tensor for tensor in model.parameters() if tensor.requires_grad]
-    optimiser = torch.optim.Adam(trained, lr=settings.learning_rate)
     cut = training_windows(corpus, model.settings.max_length)
-    curve: list[Epoch] = []
-    best, best_state = -1.0, model.state_dict()
-    for epoch in range(settings.epochs + 1):
-        started = time.perf_counter()
-        loss = _train_epoch(model, vectors, corpus, cut, settings, optimiser, draw) if epoch else float("nan")
-        ndcg = metrics(rank_targets(scorer(model, vectors, corpus), corpus, "valid"), [10])["ndcg@10"]
-        curve.append({"epoch": epoch, "loss": loss, "ndcg@10": ndcg, "seconds": time.perf_counter() - started})
-        on_epoch(curve[-1])
-        if ndcg > best:
-            best, best_state, best_epoch = ndcg, deepcopy(model.state_dict()), epoch
-        elif epoch - best_epoch >= settings.patience:
-            break
-    model.load_state_dict(best_state)
-    return model.eval(), curve
+    curve = run_epochs(
+        job,
+        model,
+        torch.optim.Adam(trained, lr=settings.learning_rate),
+        lambda _, draw: length_buckets(cut.length, settings.batch_size, draw),
+        lambda rows, _: _loss(model, vectors, corpus, cut, rows),
+        seed=settings.seed,
+        epochs=settings.epochs,
+        validate=lambda: {"ndcg@10": validation_ndcg(scorer(model, vectors, corpus), corpus)},
+        patience=settings.patience,
+        first=0,
+        precision=settings.precision,
+    )
+    return model, curve
 
 
 def scorer(model: UniSRec, vectors: torch.Tensor, corpus: Corpus) -> Scorer:
@@ -102,27 +88,13 @@ def _start(pretrained: UniSRec, settings: AdaptSettings, corpus: Corpus) -> UniS
     return model
 
 
-def _train_epoch(
-    model: UniSRec,
-    vectors: torch.Tensor,
-    corpus: Corpus,
-    cut: TrainingWindows,
-    settings: AdaptSettings,
-    optimiser: torch.optim.Optimizer,
-    draw: np.random.Generator,
-) -> float:
-    model.train()
-    losses = []
-    for rows in length_buckets(cut.length, settings.batch_size, draw):
-        start, length = cut.start[rows], cut.length[rows]
-        codes, real = padded(corpus.sequence, start, length)
-        target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
-        table = model.item_table(vectors)
-        states = model.encode(table[codes.to(vectors.device)])[torch.from_numpy(real).to(vectors.device)]
-        logits = F.normalize(states, dim=-1) @ F.normalize(table, dim=-1).T / model.settings.temperature
-        loss = F.cross_entropy(logits, target.to(vectors.device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+def _loss(
+    model: UniSRec, vectors: torch.Tensor, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]
+) -> torch.Tensor:
+    start, length = cut.start[rows], cut.length[rows]
+    codes, real = padded(corpus.sequence, start, length)
+    target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
+    table = model.item_table(vectors)
+    states = model.encode(table[codes.to(vectors.device)])[torch.from_numpy(real).to(vectors.device)]
+    logits = F.normalize(states, dim=-1) @ F.normalize(table, dim=-1).T / model.settings.temperature
+    return F.cross_entropy(logits, target.to(vectors.device))

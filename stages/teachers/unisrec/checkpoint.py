@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ckd.stages import settings
+from ckd.stages.teachers.contract import TextVectors
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
-from ckd.stages.teachers.unisrec import NetworkSettings
+from ckd.stages.teachers.unisrec import CHECKPOINT, ITEM_IDS, NetworkSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.stages.teachers.unisrec.rows import open_pth
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.keys import canonical_json
@@ -86,6 +89,35 @@ def load_model(folder: Path, config: Config, n_items: int | None) -> UniSRec:
     _check_tensors(path, tensors, model.state_dict())
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval()
+
+
+def load_frozen(files: Mapping[str, Path], corpus: Corpus, text: TextVectors) -> tuple[Config, UniSRec]:
+    """Return a frozen teacher of either form, float32, in evaluation mode, after checking that it fits a domain.
+
+    Args:
+        files: by role, as ``Settings.files`` names them.
+        corpus: the domain.
+        text: its text vectors.
+
+    Raises:
+        UserError: the files cannot be read, or do not fit.
+    """
+    if CHECKPOINT not in files:
+        folder = files[CONFIG].parent
+        config = load_config(folder)
+        check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
+        return config, load_model(folder, config, corpus.n_items)
+    model = open_pth(files[CHECKPOINT], files.get(ITEM_IDS), corpus, text)
+    with_ids = model.item_embedding is not None
+    config = Config(
+        # Whether it was fine-tuned without an ID table makes no difference to how it is used.
+        mode="transductive" if with_ids else "pretrained",
+        network=model.settings,
+        text_dimensions=text.vectors.shape[1],
+        text_encoder=None,
+        items=catalogue_digest(corpus) if with_ids else None,
+    )
+    return config, model
 
 
 def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, text_dimensions: int) -> None:

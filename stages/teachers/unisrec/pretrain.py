@@ -11,7 +11,6 @@ each prefix by itself. Where this leaves their code:
   contrast.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -23,15 +22,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ckd.stages.batching import flat_index, length_buckets, padded, training_windows
-from ckd.stages.teachers.contract import EpochReport, TextVectors
+from ckd.stages.teachers.contract import DomainData, Job
+from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import PretrainSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
-from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-
-Epoch = dict[str, float]
-Source = tuple[Corpus, TextVectors, TextVectors | None]
-"""A domain, its text vectors, and those of its texts with some words dropped."""
 
 _LOGITS = 1 << 24
 """Logits that a loss holds at a time; more are computed in parts, and again in the backward pass."""
@@ -55,60 +50,61 @@ class Mixture:
     length: npt.NDArray[np.int64]
 
 
-def mix(sources: Sequence[Source], max_length: int, device: torch.device) -> Mixture:
+def mix(sources: Sequence[DomainData], max_length: int, device: torch.device) -> Mixture:
     """Join source domains; all interactions are used, for nothing is evaluated on them."""
     sequences, starts, lengths = [], [], []
     items = interactions = 0
-    for corpus, _, _ in sources:
+    for source in sources:
+        corpus = source.corpus
+        if source.text is None:
+            raise ValueError("a UniSRec is trained on item text vectors")
         cut = training_windows(corpus, max_length, held_out=0)
         sequences.append(corpus.sequence + np.int32(items))
         starts.append(cut.start + interactions)
         lengths.append(cut.length)
         items += corpus.n_items
         interactions += len(corpus.sequence)
-    text = torch.from_numpy(np.concatenate([text.vectors for _, text, _ in sources])).to(device)
-    dropped = [augmented.vectors for _, _, augmented in sources if augmented is not None]
-    augmented = torch.from_numpy(np.concatenate(dropped)).to(device) if len(dropped) == len(sources) else None
-    return Mixture(text, augmented, np.concatenate(sequences), np.concatenate(starts), np.concatenate(lengths))
+    augmented = [source.augmented.vectors for source in sources if source.augmented is not None]
+    return Mixture(
+        _joined([source.text.vectors for source in sources if source.text is not None], device),
+        _joined(augmented, device) if len(augmented) == len(sources) else None,
+        np.concatenate(sequences),
+        np.concatenate(starts),
+        np.concatenate(lengths),
+    )
 
 
-def pretrain(
-    settings: PretrainSettings,
-    sources: Sequence[Source],
-    seed: int,
-    device: torch.device,
-    on_epoch: EpochReport = lambda _: None,
-) -> tuple[UniSRec, list[Epoch]]:
+def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[UniSRec, list[Epoch]]:
     """Train a UniSRec from scratch; return it with one row of the curve per epoch.
 
     Raises:
         UserError: no sequence is long enough to train on, or some batches are to drop words and a source has no text
             vectors for that.
     """
-    torch.manual_seed(seed)
-    draw = np.random.default_rng(seed)
-    mixture = mix(sources, settings.network.max_length, device)
-    if mixture.augmented is None and settings.sequence_weight and settings.item_drop_coefficient < 1:
+    settings: PretrainSettings = job.settings
+    torch.manual_seed(settings.seed)
+    mixture = mix(sources, settings.network.max_length, job.device)
+    if mixture.augmented is None and settings.drops_words():
         raise UserError(
             f"pretrain.item_drop_coefficient is {settings.item_drop_coefficient}, so some batches drop words, but not "
             "every source has text vectors with dropped words; set it to 1"
         )
-    model = UniSRec(settings.network, mixture.text.shape[1]).to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
-    curve = []
-    for epoch in range(1, settings.epochs + 1):
-        started, model = time.perf_counter(), model.train()
-        losses = []
-        for rows in length_buckets(mixture.length, settings.batch_size, draw):
-            loss = contrast(model, mixture, rows, settings, draw)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.detach())
-        mean = float(torch.stack(losses).mean())
-        curve.append({"epoch": epoch, "loss": mean, "seconds": time.perf_counter() - started})
-        on_epoch(curve[-1])
-    return model.eval(), curve
+    model = UniSRec(settings.network, mixture.text.shape[1]).to(job.device)
+    curve = run_epochs(
+        job,
+        model,
+        torch.optim.Adam(model.parameters(), lr=settings.learning_rate),
+        lambda _, draw: length_buckets(mixture.length, settings.batch_size, draw),
+        lambda rows, draw: contrast(model, mixture, rows, settings, draw),
+        seed=settings.seed,
+        epochs=settings.epochs,
+        precision=settings.precision,
+    )
+    return model, curve
+
+
+def _joined(vectors: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.concatenate(vectors)).to(device)
 
 
 def contrast(
@@ -168,18 +164,19 @@ def sequence_item_loss(states: Tensor, items: Tensor, target: Tensor, temperatur
         target: int64 [N], row of ``items`` that follows each state.
         temperature: tau.
     """
-    unit, candidates = F.normalize(states, dim=-1), F.normalize(items, dim=-1)
-    count = torch.bincount(target, minlength=len(items)).to(states.dtype)
+    count = torch.bincount(target, minlength=len(items))
 
     def part(unit: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
-        logits = unit @ candidates.T / temperature
-        own = logits.gather(1, target.unsqueeze(1))
-        others = (logits + count.log()).scatter(1, target.unsqueeze(1), -torch.inf)
+        logits = _logits(unit, candidates, temperature)
+        place = target.unsqueeze(1)
+        own = logits.gather(1, place)
+        weight = count.to(logits.dtype)
+        others = (logits + weight.log()).scatter(1, place, -torch.inf)
         # Each other row of the same target adds e^0.
-        same = (count[target] - 1).log().unsqueeze(1)
+        same = (weight[target] - 1).log().unsqueeze(1)
         return torch.cat([others, own, same], 1).logsumexp(1) - own.squeeze(1)
 
-    return _mean_of_parts(part, unit, candidates, target)
+    return _mean_of_parts(part, F.normalize(states, dim=-1), F.normalize(items, dim=-1), target)
 
 
 def sequence_sequence_loss(states: Tensor, copies: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -193,16 +190,21 @@ def sequence_sequence_loss(states: Tensor, copies: Tensor, target: Tensor, tempe
         target: int64 [N], equal for rows that the same item follows.
         temperature: tau.
     """
-    unit, candidates = F.normalize(states, dim=-1), F.normalize(copies, dim=-1)
     number = torch.arange(len(target), device=target.device)
 
     def part(unit: Tensor, candidates: Tensor, number: Tensor) -> Tensor:
-        logits = unit @ candidates.T / temperature
+        logits = _logits(unit, candidates, temperature)
         own = number.unsqueeze(1)
         same = (target[number].unsqueeze(1) == target).scatter(1, own, False)
         return logits.masked_fill(same, 0).logsumexp(1) - logits.gather(1, own).squeeze(1)
 
-    return _mean_of_parts(part, unit, candidates, number)
+    return _mean_of_parts(part, F.normalize(states, dim=-1), F.normalize(copies, dim=-1), number)
+
+
+def _logits(unit: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+    logits = unit @ candidates.T
+    # Autocast multiplies in bfloat16, of which a sum of exponentials would keep hardly a digit.
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
 
 
 def _mean_of_parts(

@@ -4,7 +4,6 @@ Labels are computed in float64. A UniSRec is small, so that costs little, and it
 bytes whatever the batch size, the number of threads or the device.
 """
 
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -13,12 +12,11 @@ import torch
 from torch.nn import functional as F
 
 from ckd.stages.batching import at, histories, padded
-from ckd.stages.teachers.contract import TextVectors
-from ckd.stages.teachers.unisrec.checkpoint import check_fit, load_config, load_model
+from ckd.stages.teachers.contract import Opening
+from ckd.stages.teachers.unisrec.checkpoint import load_frozen
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.stages.teachers.windows import batches, windows
 from ckd.storage.corpus import Corpus
-from ckd.storage.errors import UserError
 
 
 class UniSRecTeacher:
@@ -34,15 +32,14 @@ class UniSRecTeacher:
             self._table = self._model.item_table(torch.from_numpy(text).to(device, dtype))
 
     @classmethod
-    def open(
-        cls, folder: Path, corpus: Corpus, text: TextVectors | None, device: torch.device, dtype: torch.dtype
-    ) -> Self:
+    def open(cls, opening: Opening) -> Self:
         """Open a frozen teacher and check that it fits the domain and the text vectors."""
+        corpus, text = opening.corpus, opening.text
         if text is None:
-            raise UserError(f"{folder}: a UniSRec needs item text vectors")
-        config = load_config(folder)
-        check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
-        return cls(load_model(folder, config, corpus.n_items), corpus, text.vectors, device, dtype)
+            raise ValueError("a UniSRec needs item text vectors")
+        _, model = load_frozen(opening.files, corpus, text)
+        dtype = torch.float32 if opening.serving else torch.float64
+        return cls(model, corpus, text.vectors, opening.device, dtype)
 
     @property
     def n_parameters(self) -> int:

@@ -1,0 +1,70 @@
+"""What the settings of every teacher have in common, and what the plan asks of them. Imports nothing heavy."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ckd.stages import settings
+from ckd.storage.errors import UserError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISION = "of the forward pass in training: auto is bfloat16 (autocast) on a GPU and float32 elsewhere"
+SEED = "of the training; the students' seed does not touch a teacher"
+
+
+class TeacherSettings(settings.Settings):
+    """Base of the ``Settings`` of a kind of teacher; each has a literal field ``kind`` beside these."""
+
+    domains: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="domains that this teacher labels; all of them by default"
+    )
+
+    def labels(self, domain: str) -> bool:
+        """Return whether the teacher labels a domain."""
+        return self.domains is None or domain in self.domains
+
+    def text_settings(self, common: Any) -> Any | None:
+        """Return how the item texts that the teacher reads become vectors, or None if it reads none.
+
+        Args:
+            common: the configuration's ``text``.
+        """
+        return None
+
+    def augmentation(self, text: Any) -> Any | None:
+        """Return how the texts of augmented items become vectors, or None if pre-training needs none."""
+        return None
+
+    def pretraining(self) -> settings.Settings | None:
+        """Return the settings of the pre-training on source domains, or None."""
+        return None
+
+    def adaptation(self) -> settings.Settings | None:
+        """Return the settings of the training on each domain, or None."""
+        return None
+
+    def starts_from(self) -> bool:
+        """Return whether adaptation starts from a pre-trained network or checkpoint, not from nothing."""
+        return True
+
+    def files(self, domain: str, where: str) -> Mapping[str, Path]:
+        """Return the files of the frozen teacher that the settings name, by role: all that determines its labels.
+
+        Args:
+            domain: the domain that is labelled.
+            where: the configuration key of the teacher, for messages.
+
+        Raises:
+            UserError: the settings name none, or one is not there.
+        """
+        raise UserError(f"{where}: names no frozen teacher")
+
+    def scoring(self, gpu: Callable[[], bool]) -> dict[str, Any]:
+        """Return the settings that change labels beside the files; they are part of the labels' key.
+
+        Args:
+            gpu: tells whether networks run on a GPU; asked only if that changes labels.
+        """
+        return {}
