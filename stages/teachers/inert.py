@@ -237,7 +237,7 @@ def _check(data: bytes) -> None:
             depth = 1 + max(taken) if taken else 0
             if name in _IN_PLACE:
                 depth = max(taken[0], 1 + max(taken[1:], default=-1))
-            if depth > DEEPEST:
+            if opcode.stack_after and depth > DEEPEST:
                 raise ValueError(f"values nested more than {DEEPEST} levels deep")
             stack += [depth] * len(opcode.stack_after)
 
