@@ -1,5 +1,6 @@
 """The golden files of the teachers' authors, and files of the same form that tests write themselves."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -64,10 +65,13 @@ def authors() -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for ``golden_path`` with each checkpoint in the folder."""
+    """Run a test that asks for a golden checkpoint with each one, or each of the stages in its attribute ``stages``."""
     if "golden_path" in metafunc.fixturenames:
-        files = sorted((AUTHORS / "unisrec").glob("*.pth"))
-        metafunc.parametrize("golden_path", files, ids=[file.name for file in files])
+        folder = AUTHORS / "unisrec"
+        by_file = json.loads((folder / "config.json").read_text())["train_stage_by_file"]
+        wanted = getattr(metafunc.function, "stages", by_file.values())
+        files = [name for name, stage in by_file.items() if stage in wanted]
+        metafunc.parametrize("golden_path", [folder / name for name in files], ids=files)
 
 
 @pytest.fixture
