@@ -1,8 +1,8 @@
 """Two-stage adaptation of a Recformer to one domain (arXiv 2305.13731, section 2.5).
 
-First stage: before each epoch all items are encoded into a table that stays fixed while the network is trained towards it. Second
-stage: from the best epoch of the first, with its table, which now stays. The table is part of what is kept: the authors score
-with it, not with items encoded anew.
+First stage: before each epoch all items are encoded into a table that stays fixed while the network is trained towards
+it. Second stage: from the best epoch of the first, with its table, which now stays. The table is part of what is kept:
+the authors score with it, not with items encoded anew.
 """
 
 import numpy as np
@@ -40,7 +40,8 @@ class Adapted(nn.Module):
 def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch]]:
     """Return the adapted network with its item table and one row of the curve per epoch, of both stages.
 
-    One row of an epoch per user: the history before a random item of the training split, which may be empty, and that item.
+    An epoch has one row per user: the history before a random item of the training split, which may be empty, and that
+    item.
     Epoch 0 of the curve is the network before its first step.
 
     Raises:
@@ -71,6 +72,11 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
         second=Phase(lambda _, draw: lesson.batches(draw), settings.second_epochs, settings.second_patience),
     )
     return model, curve
+
+
+def item_loss(histories: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the cross-entropy of the target items against the catalogue, [B, d], [n, d], int64 [B]."""
+    return F.cross_entropy(cosine_scores(histories, items, temperature), target)
 
 
 def rate(step: int, warmup: int, total: int) -> float:
@@ -127,13 +133,11 @@ class _Lesson:
         """Return the cross-entropy of the items that follow, over the whole catalogue; the table is a constant."""
         target = torch.from_numpy(self._corpus.sequence[rows[:, 0]].astype(np.int64)).to(self._device)
         encoded = self.model.longformer(self._inputs(rows[:, 0], rows[:, 1]).to(self._device))
-        logits = cosine_scores(encoded, self.model.item_embedding.weight, self.model.longformer.config.temp)
-        return F.cross_entropy(logits.float(), target)
+        return item_loss(encoded, self.model.item_embedding.weight, target, self.model.longformer.config.temp)
 
     def scorer(self) -> Scorer:
         """Return a scorer of the network with its table as they are now, for validation."""
         self.model.eval()
-        items = F.normalize(self.model.item_embedding.weight, dim=-1)
 
         @torch.inference_mode()
         def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
@@ -142,7 +146,7 @@ class _Lesson:
             encoded = encode(
                 self.model.longformer, length, lambda rows: self._inputs(end[rows], shown[rows]), self._device
             )
-            return F.normalize(encoded, dim=-1) @ items.T
+            return cosine_scores(encoded, self.model.item_embedding.weight, self.model.longformer.config.temp)
 
         return score
 

@@ -36,11 +36,11 @@ def dense(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: fl
 
 
 def in_blocks(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: float) -> Tensor:
-    """Compute :func:`windowed_attention` by blocks of ``reach`` queries: each sees its own, both neighbours and the first.
+    """Compute :func:`windowed_attention` by blocks of ``reach`` queries; the work does not grow with the square of L.
 
-    The work grows with the length, not with its square.
+    Each block sees its own keys, those of both neighbours and the first one.
     """
-    batch, heads, length, width = q.shape
+    batch, _, length, _ = q.shape
     blocks = -(-length // reach)
     padded = blocks * reach - length
     queries = F.pad(q, (0, 0, 0, padded)).unflatten(2, (blocks, reach))
