@@ -342,7 +342,7 @@ def test_a_file_without_the_frozen_word_embeddings_is_answered_in_one_line(pretr
 
 
 def corpus_of(histories, texts):
-    """The authors' items and histories as a domain: each history is a user's, with two items behind it that stay unseen."""
+    """The authors' items and histories as a domain: each history is a user's, with two unseen items behind it."""
     histories = [history for history in histories if history]
     items = {
         "item": np.arange(len(texts), dtype=np.int32),

@@ -1,8 +1,9 @@
 """The frozen Recformer of one domain, as `ckd precompute` asks it.
 
 It reads newest first and in both directions, so every history is a pass of its own. Which histories share a padded
-batch is fixed by the corpus: users come in blocks of a fixed size, and a block's histories are sorted by their tokens.
-So labels do not depend on how the corpus is cut into shards, nor on the number of workers.
+batch is fixed by the corpus: users come in blocks of a fixed size, and the histories of one split in a block are sorted
+by their tokens. So labels do not depend on how the corpus is cut into shards, on the number of workers or threads, nor
+on which other splits are labelled.
 """
 
 from typing import Literal, Self
@@ -117,9 +118,9 @@ class RecformerTeacher:
     def _block(self, number: int) -> torch.Tensor:
         first = number * USERS_PER_BLOCK
         positions: Positions = self._corpus.positions(first, min(first + USERS_PER_BLOCK, self._corpus.n_users))
-        asked = np.isin(positions.split, self._splits)
         rows = torch.zeros(len(positions), self._model.config.hidden_size)
-        if asked.any():
+        for split in self._splits:
+            asked = positions.split == split
             queries = self.queries_at(positions.user[asked], positions.position[asked])
             rows[torch.from_numpy(asked)] = queries.cpu().float()
         return rows
