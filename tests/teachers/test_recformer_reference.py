@@ -229,7 +229,7 @@ def random_tensors(config, generator):
 
 
 def write(folder, case, seed=3):
-    """Write a checkpoint as the authors do; return its weights file, the reference and the item table that it stores."""
+    """Write a checkpoint as the authors do; return its weights file, the reference and the item table it stores."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = ByteLevelBPETokenizer()
     texts = [text for item in ITEMS for text in item if text] * 3

@@ -71,15 +71,17 @@ def test_the_batch_size_changes_no_byte(label):
     assert found[0].key == found[1].key
 
 
-def test_the_number_of_threads_changes_no_byte(label, opening):
-    """One matrix product on two threads would: it sums in another order."""
-    before = torch.get_num_threads()
-    found, queries = [], []
+def test_the_number_of_threads_changes_no_byte(label, world, make_recformer, tmp_path):
+    """In a network of these widths one matrix product on several threads would: it sums in another order."""
+    folder = make_recformer(tmp_path / "wide", hidden=40, heads=4, inner=72, layers=3, window=6, max_tokens=90)
+    settings = Settings(checkpoint=str(folder), precision="float32")
+    wide = Opening(settings, settings.files("tiny", "teachers.rec"), world.corpus, None, CPU)
+    before, found, queries = torch.get_num_threads(), [], []
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            found.append(stored_digests(label(f"threads-{threads}")))
-            queries.append(all_queries(opening))
+            found.append(stored_digests(label(f"threads-{threads}", wide)))
+            queries.append(all_queries(wide))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)

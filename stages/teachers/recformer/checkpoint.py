@@ -4,6 +4,7 @@ All layouts hold the same tensors under other prefixes; ``longformer.`` marks a 
 the language head of pre-training, or the item table of fine-tuning, which is what the authors score with.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be opened as safetensors: {error}") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of how old files were written
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn pickle can make torch raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
