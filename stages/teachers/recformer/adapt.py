@@ -49,7 +49,7 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
     """
     settings: AdaptSettings = job.settings
     torch.manual_seed(settings.seed)
-    lesson = _Lesson(_start(frozen, settings, corpus).to(job.device), frozen, job, corpus)
+    lesson = Lesson(_start(frozen, settings, corpus).to(job.device), frozen, job, corpus)
     model = lesson.model
     optimiser = torch.optim.AdamW(
         [tensor for tensor in model.parameters() if tensor.requires_grad], lr=settings.learning_rate, weight_decay=0.0
@@ -94,7 +94,7 @@ def _start(frozen: Frozen, settings: AdaptSettings, corpus: Corpus) -> Adapted:
     return Adapted(model, corpus.n_items)
 
 
-class _Lesson:
+class Lesson:
     """The rows of a domain's training split, and what an epoch does with them."""
 
     def __init__(self, model: Adapted, frozen: Frozen, job: Job, corpus: Corpus) -> None:

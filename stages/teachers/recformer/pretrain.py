@@ -169,7 +169,7 @@ def _split(mixture: Mixture, settings: PretrainSettings) -> tuple[Int64s, Int64s
     if n < settings.held_out + 2:
         raise UserError(
             f"the sources have {n} sequences of {SHORTEST} or more items; pretrain.held_out asks for "
-            "{settings.held_out} to be left out, so nothing is left to train on: lower it or add sources"
+            f"{settings.held_out} to be left out, so nothing is left to train on: lower it or add sources"
         )
     order = generator(settings.seed).permutation(n)
     return np.sort(order[: settings.held_out]), np.sort(order[settings.held_out :])
