@@ -7,7 +7,7 @@ CORPUS_FORMAT = 1
 TEXT_FORMAT = 1
 """Raised when the joining of fields, the pooling or the batching of texts changes."""
 
-TEACHER_FORMAT = 1
+TEACHER_FORMAT = 2
 """Raised when the training of a teacher changes."""
 
 LABEL_FORMAT = 1

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ckd.stages.teachers.contract import TextVectors
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, frozen_digests
-from ckd.stages.teachers.unisrec import AdaptSettings, open_teacher
+from ckd.stages.teachers.contract import DomainData, Job, Opening, TextVectors
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, digests
+from ckd.stages.teachers.unisrec import AdaptSettings, Settings, open_teacher
 from ckd.stages.teachers.unisrec.checkpoint import (
     catalogue_digest,
     load_config,
@@ -39,7 +39,9 @@ def opened(world):
     """A function that opens a folder for the world's domain."""
 
     def open_(folder, text=world.text):
-        return open_teacher(folder, world.corpus, text, CPU, torch.float32)
+        settings = Settings(checkpoint=str(folder))
+        files = settings.files("tiny", "teachers.uni")
+        return open_teacher(Opening(settings, files, world.corpus, text, CPU, serving=True))
 
     return open_
 
@@ -88,10 +90,14 @@ def test_what_is_saved_is_what_is_opened(folder):
 
 
 def test_a_teacher_is_identified_by_the_bytes_of_its_two_files(folder):
-    assert frozen_digests(folder, "teachers.uni") == {name: sha256_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    settings = Settings(checkpoint=str(folder))
+    files = settings.files("tiny", "teachers.uni")
+    assert digests(files) == {name: sha256_file(folder / name) for name in (CONFIG, WEIGHTS)}
     (folder / WEIGHTS).unlink()
-    with pytest.raises(UserError, match=r"^teachers.uni: .*model.safetensors does not exist; a frozen teacher is a"):
-        frozen_digests(folder, "teachers.uni")
+    with pytest.raises(
+        UserError, match=r"^teachers.uni.checkpoint: .*model.safetensors does not exist; such a teacher"
+    ):
+        settings.files("tiny", "teachers.uni")
 
 
 def test_an_export_in_half_precision_is_half_as_large_and_opens(folder, tmp_path, opened):
@@ -170,8 +176,14 @@ def test_another_text_encoder_is_named_with_the_mend(folder, opened, world):
     )
 
 
-def test_a_unisrec_without_text_is_refused(folder, opened):
-    assert line_of(opened, folder, text=None) == f"{folder}: a UniSRec needs item text vectors"
+def test_a_checkpoint_that_does_not_say_its_encoder_is_checked_by_the_width_only(folder, opened, world):
+    change_config(folder, text_encoder=None)
+    other = TextVectors(world.text.vectors, "f" * 64)
+    assert torch.equal(opened(folder, other).item_vectors(), opened(folder).item_vectors())
+    assert line_of(opened, folder, text=TextVectors(world.text.vectors[:, :5], "f" * 64)) == (
+        f"{folder}: this teacher reads text vectors of 16 dimensions, text.encoder gives 5; "
+        "set text.encoder to the one it was trained with"
+    )
 
 
 def test_an_id_table_of_another_catalogue_is_refused(transductive, opened, world):
@@ -219,8 +231,9 @@ def adapted(world, tmp_path):
     def run(start, **settings):
         store = Store(tmp_path / "store")
         chosen = AdaptSettings(**({"epochs": 1, "batch_size": 32} | settings))
+        files = Settings(checkpoint=str(start)).files("tiny", "teachers.uni")
         with store.draft(Address("teachers", {"a": 1})) as draft:
-            facts = adapt_into(draft, start, chosen, world.corpus, world.text, 0, CPU, lambda _: None)
+            facts = adapt_into(Job(draft, chosen, CPU), files, DomainData(world.corpus, world.text))
             return draft.commit(facts).path
 
     return run

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, named_file
 from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Activation = Literal["gelu", "relu", "swish", "tanh", "sigmoid"]
 Mode = Literal["none", "inductive", "transductive"]
+PTH = ".pth"
+CHECKPOINT, ITEM_IDS = "checkpoint", "item_ids"
+"""Roles of the files of a teacher that the authors' code wrote."""
 
 
 class NetworkSettings(settings.Settings):
@@ -49,9 +52,21 @@ class PretrainSettings(settings.Settings):
     batch_size: int = Field(default=512, ge=2, description="sequences per step, of all domains mixed")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
     sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
-    item_drop: float = Field(default=0.2, ge=0, lt=1, description="share of items dropped in the augmented copy")
+    item_drop: float = Field(
+        default=0.2, ge=0, lt=1, description="share of items that the augmented copy drops or changes"
+    )
+    item_drop_coefficient: float = Field(
+        default=0.9,
+        ge=0,
+        le=1,
+        description="share of batches whose augmented copies drop items; in the other batches they drop words",
+    )
     precision: Precision = Field(default="auto", description=PRECISION)
     seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
+
+    def drops_words(self) -> bool:
+        """Return whether text vectors with dropped words are needed."""
+        return self.sequence_weight > 0 and self.item_drop_coefficient < 1
 
 
 class AdaptSettings(settings.Settings):
@@ -83,7 +98,13 @@ class Settings(TeacherSettings):
     kind: Literal["unisrec"] = "unisrec"
     checkpoint: Located | None = Field(
         default=None,
-        description="folder with config.json and model.safetensors; `{domain}` in it stands for the domain's name",
+        description="folder with config.json and model.safetensors, or a .pth file of the authors' code; "
+        "`{domain}` in it stands for the domain's name",
+    )
+    item_ids: Located | None = Field(
+        default=None,
+        description="JSON file with the item ids of a .pth file's rows (a list, null first for the padding item) or "
+        "with the row of each id; by default rows are found by their text vectors; `{domain}` as in checkpoint",
     )
     pretrain: PretrainSettings | None = Field(
         default=None, description="pre-train on the configuration's sources with `ckd pretrain`"
@@ -97,6 +118,8 @@ class Settings(TeacherSettings):
         """Yield a teacher of two origins, or of none."""
         if (values["checkpoint"] is None) == (values["pretrain"] is None):
             yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
+        if values["item_ids"] is not None and not str(values["checkpoint"]).endswith(PTH):
+            yield f"item_ids names the rows of a {PTH} file, so checkpoint must be one; remove item_ids"
 
     def text_settings(self, common: Any) -> Any:
         """Return the configuration's ``text``: item vectors are made from text vectors."""
@@ -114,6 +137,9 @@ class Settings(TeacherSettings):
         """Return the files of the checkpoint."""
         if self.checkpoint is None:
             return super().files(domain, where)
+        if self.checkpoint.endswith(PTH):
+            named = {CHECKPOINT: self.checkpoint} | ({ITEM_IDS: self.item_ids} if self.item_ids else {})
+            return {role: named_file(path, domain, f"{where}.{role}") for role, path in named.items()}
         folder = Path(self.checkpoint.replace("{domain}", domain))
         return folder_files(folder, (CONFIG, WEIGHTS), f"{where}.checkpoint")
 

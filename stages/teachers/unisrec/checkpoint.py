@@ -1,6 +1,7 @@
 """A frozen UniSRec on disk: ``config.json`` and ``model.safetensors``. Opening one runs no foreign code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from ckd.stages import settings
+from ckd.stages.teachers.contract import TextVectors
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
-from ckd.stages.teachers.unisrec import NetworkSettings
+from ckd.stages.teachers.unisrec import CHECKPOINT, ITEM_IDS, NetworkSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.stages.teachers.unisrec.rows import open_pth
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 
@@ -26,8 +29,9 @@ class Config(settings.Settings):
     """transductive: the file holds an item ID table, so it fits one catalogue only."""
     network: NetworkSettings
     text_dimensions: int
-    text_encoder: str
-    """SHA-256 of the weights of the text encoder that the adaptor was trained on."""
+    text_encoder: str | None
+    """SHA-256 of the weights of the text encoder that the adaptor was trained on; None: not recorded, as in the files
+    of the authors."""
     items: str | None = None
     """Digest of the catalogue's item ids in order of code (transductive only)."""
 
@@ -80,16 +84,51 @@ def load_model(folder: Path, config: Config, n_items: int | None) -> UniSRec:
     return model.eval()
 
 
+def load_frozen(files: Mapping[str, Path], corpus: Corpus, text: TextVectors) -> tuple[Config, UniSRec]:
+    """Return a frozen teacher of either form, float32, in evaluation mode, after checking that it fits a domain.
+
+    Args:
+        files: by role, as ``Settings.files`` names them.
+        corpus: the domain.
+        text: its text vectors.
+
+    Raises:
+        UserError: the files cannot be read, or do not fit.
+    """
+    if CHECKPOINT not in files:
+        folder = files[CONFIG].parent
+        config = load_config(folder)
+        check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
+        return config, load_model(folder, config, corpus.n_items)
+    model = open_pth(files[CHECKPOINT], files.get(ITEM_IDS), corpus, text)
+    with_ids = model.item_embedding is not None
+    config = Config(
+        # Whether it was fine-tuned without an ID table makes no difference to how it is used.
+        mode="transductive" if with_ids else "pretrained",
+        network=model.settings,
+        text_dimensions=text.vectors.shape[1],
+        text_encoder=None,
+        items=catalogue_digest(corpus) if with_ids else None,
+    )
+    return config, model
+
+
 def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, text_dimensions: int) -> None:
     """Refuse a teacher whose inputs are not the ones that it was trained on.
 
     Raises:
-        UserError: other text encoder, or an item ID table of another catalogue.
+        UserError: text vectors of other width or of another encoder, or an item ID table of another catalogue.
     """
-    if config.text_encoder != text_encoder or config.text_dimensions != text_dimensions:
+    encoder = config.text_encoder
+    if encoder is not None and encoder != text_encoder:
         raise UserError(
-            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {config.text_encoder[:12]}..., "
+            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {encoder[:12]}..., "
             f"text.encoder gives {text_encoder[:12]}...; set text.encoder to the one it was trained with"
+        )
+    if config.text_dimensions != text_dimensions:
+        raise UserError(
+            f"{folder}: this teacher reads text vectors of {config.text_dimensions} dimensions, text.encoder gives "
+            f"{text_dimensions}; set text.encoder to the one it was trained with"
         )
     if config.mode == "transductive" and config.items != catalogue_digest(corpus):
         raise UserError(

@@ -1,14 +1,17 @@
 """Contrastive pre-training of UniSRec over mixed source domains (arXiv 2206.05941, section 2.3).
 
-Where it leaves the authors' code:
-- one causal pass trains every position of a sequence, where theirs feeds one row per prefix;
-- the negatives of a position are the distinct target items of its batch, where their same-target rows add a constant
-  to the denominator;
-- the augmented copy of a sequence always drops items, where theirs drops words of the item texts in one of ten cases;
-- dropping keeps the first item and closes the gaps, where theirs may drop any item but leaves one.
+The losses and the augmentation are those of the authors' code, and a row of a batch is what it is there: a prefix of a
+sequence with the item that follows it. One causal pass over a sequence gives all its rows, where their code encodes
+each prefix by itself. Where this leaves their code:
+
+- a batch holds all prefixes of its sequences, where theirs are drawn from those of all sequences;
+- the adaptor runs once per distinct item of a batch, so all places of an item share one draw of its dropout and noise;
+- one copy of a sequence is augmented, not one of each prefix. A prefix whose last item survives in it finds there
+  exactly a copy of itself as their rule would draw it; with dropped items, only such rows enter the sequence-sequence
+  contrast.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +19,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from ckd.stages.batching import at, flat_index, length_buckets, padded, training_windows
+from ckd.stages.batching import flat_index, length_buckets, padded, training_windows
 from ckd.stages.teachers.contract import DomainData, Job
 from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import PretrainSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
+from ckd.storage.errors import UserError
+
+_LOGITS = 1 << 24
+"""Logits that a loss holds at a time; more are computed in parts, and again in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,13 @@ class Mixture:
 
     Attributes:
         text: float32 [n_items of all, p].
+        augmented: float32 [n_items of all, p], of the texts with words dropped, or None.
         sequence: int32, all items of all sequences.
         start, length: int64 [S], inputs of each sequence, see ``TrainingWindows``.
     """
 
     text: Tensor
+    augmented: Tensor | None
     sequence: npt.NDArray[np.int32]
     start: npt.NDArray[np.int64]
     length: npt.NDArray[np.int64]
@@ -44,27 +54,41 @@ def mix(sources: Sequence[DomainData], max_length: int, device: torch.device) ->
     """Join source domains; all interactions are used, for nothing is evaluated on them."""
     sequences, starts, lengths = [], [], []
     items = interactions = 0
-    texts = []
     for source in sources:
         corpus = source.corpus
         if source.text is None:
             raise ValueError("a UniSRec is trained on item text vectors")
-        texts.append(source.text.vectors)
         cut = training_windows(corpus, max_length, held_out=0)
         sequences.append(corpus.sequence + np.int32(items))
         starts.append(cut.start + interactions)
         lengths.append(cut.length)
         items += corpus.n_items
         interactions += len(corpus.sequence)
-    text = torch.from_numpy(np.concatenate(texts)).to(device)
-    return Mixture(text, np.concatenate(sequences), np.concatenate(starts), np.concatenate(lengths))
+    augmented = [source.augmented.vectors for source in sources if source.augmented is not None]
+    return Mixture(
+        _joined([source.text.vectors for source in sources if source.text is not None], device),
+        _joined(augmented, device) if len(augmented) == len(sources) else None,
+        np.concatenate(sequences),
+        np.concatenate(starts),
+        np.concatenate(lengths),
+    )
 
 
 def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[UniSRec, list[Epoch]]:
-    """Train a UniSRec from scratch; return it with one row of the curve per epoch."""
+    """Train a UniSRec from scratch; return it with one row of the curve per epoch.
+
+    Raises:
+        UserError: no sequence is long enough to train on, or some batches are to drop words and a source has no text
+            vectors for that.
+    """
     settings: PretrainSettings = job.settings
     torch.manual_seed(settings.seed)
     mixture = mix(sources, settings.network.max_length, job.device)
+    if mixture.augmented is None and settings.drops_words():
+        raise UserError(
+            f"pretrain.item_drop_coefficient is {settings.item_drop_coefficient}, so some batches drop words, but not "
+            "every source has text vectors with dropped words; set it to 1"
+        )
     model = UniSRec(settings.network, mixture.text.shape[1]).to(job.device)
     curve = run_epochs(
         job,
@@ -79,6 +103,10 @@ def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[UniSRec, list[Epo
     return model, curve
 
 
+def _joined(vectors: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.concatenate(vectors)).to(device)
+
+
 def contrast(
     model: UniSRec,
     mixture: Mixture,
@@ -86,36 +114,49 @@ def contrast(
     settings: PretrainSettings,
     draw: np.random.Generator,
 ) -> Tensor:
-    """Return the loss of one batch: sequence-item plus lambda times sequence-sequence contrast (equation 10)."""
+    """Return the loss of one batch: sequence-item plus lambda times sequence-sequence contrast (equation 10).
+
+    Args:
+        model: the network, in training mode.
+        mixture: the sources.
+        rows: int64 [B], sequences of the batch; each of their positions is a row of the contrasts.
+        settings: lambda, temperature and the augmentation.
+        draw: of the augmentation.
+    """
     start, length = mixture.start[rows], mixture.length[rows]
     inputs, real = padded(mixture.sequence, start, length)
-    mask = torch.from_numpy(real)
+    mask, device = torch.from_numpy(real), mixture.text.device
     targets = torch.from_numpy(mixture.sequence[flat_index(start + 1, length)].astype(np.int64))
     codes, local = torch.unique(torch.cat([inputs[mask], targets]), return_inverse=True)
-    device = mixture.text.device
     table = model.item_table(mixture.text[codes.to(device)])
     places = torch.zeros_like(inputs)
-    places[mask] = local[: int(mask.sum())]
-    encoded = model.encode(table[places.to(device)])
-    candidates, wanted = torch.unique(local[int(mask.sum()) :], return_inverse=True)
-    loss = sequence_item_loss(
-        encoded[mask.to(device)], table[candidates.to(device)], wanted.to(device), settings.network.temperature
-    )
+    places[mask] = local[: len(targets)]
+    states = model.encode(table[places.to(device)])[mask.to(device)]
+    candidates, wanted = torch.unique(local[len(targets) :], return_inverse=True)
+    tau = settings.network.temperature
+    loss = sequence_item_loss(states, table[candidates.to(device)], wanted.to(device), tau)
     if settings.sequence_weight == 0:
         return loss
-    dropped, dropped_length = drop_items(places, length, settings.item_drop, draw)
-    augmented = model.encode(table[dropped.to(device)])
-    last = mixture.sequence[start + length]
-    return loss + settings.sequence_weight * sequence_sequence_loss(
-        at(encoded, torch.from_numpy(length - 1)),
-        at(augmented, torch.from_numpy(dropped_length - 1)),
-        last,
-        settings.network.temperature,
-    )
+    if draw.random() < settings.item_drop_coefficient:
+        alive = torch.from_numpy(surviving(real, settings.item_drop, draw))
+        dropped, left = closed_up(places, alive)
+        copies = model.encode(table[dropped.to(device)])[left.to(device)]
+        seen = alive[mask].to(device)
+        states, wanted = states[seen], wanted[alive[mask]]
+    else:
+        assert mixture.augmented is not None, "pretrain() has seen to it"
+        changed = torch.from_numpy(draw.random(places.shape) < settings.item_drop)
+        both = torch.cat([table, model.item_table(mixture.augmented[codes.to(device)])])
+        copies = model.encode(both[(places + changed * len(table)).to(device)])[mask.to(device)]
+    return loss + settings.sequence_weight * sequence_sequence_loss(states, copies, wanted.to(device), tau)
 
 
 def sequence_item_loss(states: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of cosine / tau over the batch's distinct target items (equation 8).
+    """Contrast of each row with the target items of all rows (equation 8, as in the authors' code).
+
+    Over rows i, j: the mean of ``-log(e^(a_ii) / sum_j e^(a_ij))`` with a_ij = cos(state i, target of j) / tau, but
+    a_ij = 0 where j is another row with the target of i. Rows of one target have equal columns, so these are computed
+    once and counted: [N, U] logits give what [N, N] would.
 
     Args:
         states: [N, d] sequence vectors.
@@ -123,29 +164,82 @@ def sequence_item_loss(states: Tensor, items: Tensor, target: Tensor, temperatur
         target: int64 [N], row of ``items`` that follows each state.
         temperature: tau.
     """
-    logits = F.normalize(states, dim=-1) @ F.normalize(items, dim=-1).T / temperature
-    return F.cross_entropy(logits, target)
+    count = torch.bincount(target, minlength=len(items))
+
+    def part(unit: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
+        logits = _logits(unit, candidates, temperature)
+        place = target.unsqueeze(1)
+        own = logits.gather(1, place)
+        weight = count.to(logits.dtype)
+        others = (logits + weight.log()).scatter(1, place, -torch.inf)
+        # Each other row of the same target adds e^0.
+        same = (weight[target] - 1).log().unsqueeze(1)
+        return torch.cat([others, own, same], 1).logsumexp(1) - own.squeeze(1)
+
+    return _mean_of_parts(part, F.normalize(states, dim=-1), F.normalize(items, dim=-1), target)
 
 
-def sequence_sequence_loss(
-    states: Tensor, augmented: Tensor, target: npt.NDArray[np.int32], temperature: float
-) -> Tensor:
-    """Cross-entropy of each sequence with its own augmented copy against the other copies of the batch (equation 9).
+def sequence_sequence_loss(states: Tensor, copies: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Contrast of each row with the augmented copies of all rows (equation 9, as in the authors' code).
 
-    Copies of sequences with the same target are not negatives.
+    The form of :func:`sequence_item_loss` with the copy of row j in place of its target item.
+
+    Args:
+        states: [N, d] sequence vectors.
+        copies: [N, d] vectors of their augmented copies.
+        target: int64 [N], equal for rows that the same item follows.
+        temperature: tau.
     """
-    logits = F.normalize(states, dim=-1) @ F.normalize(augmented, dim=-1).T / temperature
-    same = torch.from_numpy(target[:, None] == target[None, :]).to(logits.device)
-    same.fill_diagonal_(False)
-    return F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(logits), device=logits.device))
+    number = torch.arange(len(target), device=target.device)
+
+    def part(unit: Tensor, candidates: Tensor, number: Tensor) -> Tensor:
+        logits = _logits(unit, candidates, temperature)
+        own = number.unsqueeze(1)
+        same = (target[number].unsqueeze(1) == target).scatter(1, own, False)
+        return logits.masked_fill(same, 0).logsumexp(1) - logits.gather(1, own).squeeze(1)
+
+    return _mean_of_parts(part, F.normalize(states, dim=-1), F.normalize(copies, dim=-1), number)
 
 
-def drop_items(
-    codes: Tensor, length: npt.NDArray[np.int64], share: float, draw: np.random.Generator
-) -> tuple[Tensor, npt.NDArray[np.int64]]:
-    """Drop each item but the first with probability ``share``; return the rest, closed up, and their lengths."""
-    index = np.arange(codes.shape[1])
-    keep = (draw.random(codes.shape) >= share) & (index < length[:, None])
-    keep[:, 0] = True
-    order = np.argsort(~keep, axis=1, kind="stable")
-    return codes.gather(1, torch.from_numpy(order)), keep.sum(1)
+def _logits(unit: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+    logits = unit @ candidates.T
+    # Autocast multiplies in bfloat16, of which a sum of exponentials would keep hardly a digit.
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+
+
+def _mean_of_parts(
+    part: Callable[[Tensor, Tensor, Tensor], Tensor], unit: Tensor, candidates: Tensor, index: Tensor
+) -> Tensor:
+    """Return the mean of a loss of all rows, computed for so many rows at a time as ``_LOGITS`` allows."""
+    rows = max(1, _LOGITS // len(candidates))
+    if len(unit) <= rows:
+        return part(unit, candidates, index).mean()
+    cut = zip(unit.split(rows), index.split(rows), strict=True)
+    return torch.cat([checkpoint(part, some, candidates, which, use_reentrant=False) for some, which in cut]).mean()
+
+
+def surviving(real: npt.NDArray[np.bool_], share: float, draw: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Return which items are left in the augmented copy, bool [B, L], when each is dropped with probability ``share``.
+
+    As in the authors' code, a dropped item replaces the one that was kept before it: of each run "kept, then dropped"
+    the last item is left. So the last item of a sequence always is; the first one counts as kept.
+
+    Args:
+        real: bool [B, L], items of right-padded sequences.
+        share: probability.
+        draw: one number is drawn for each place.
+    """
+    keep = draw.random(real.shape) >= share
+    following = np.zeros_like(real)
+    following[:, :-1] = real[:, 1:]
+    after = np.ones_like(real)
+    after[:, :-1] = keep[:, 1:]
+    return real & (after | ~following)
+
+
+def closed_up(codes: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the codes that are alive moved to the left, int64 [B, L'], and which are no padding, bool [B, L']."""
+    order = (~alive).to(torch.uint8).argsort(dim=1, stable=True)
+    length = alive.sum(1, keepdim=True)
+    width = int(length.max())
+    return codes.gather(1, order)[:, :width], torch.arange(width) < length

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from ckd.stages.batching import at, histories, padded
 from ckd.stages.teachers.contract import Opening
-from ckd.stages.teachers.frozen import CONFIG
-from ckd.stages.teachers.unisrec.checkpoint import check_fit, load_config, load_model
+from ckd.stages.teachers.unisrec.checkpoint import load_frozen
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.stages.teachers.windows import batches, windows
 from ckd.storage.corpus import Corpus
@@ -35,13 +34,12 @@ class UniSRecTeacher:
     @classmethod
     def open(cls, opening: Opening) -> Self:
         """Open a frozen teacher and check that it fits the domain and the text vectors."""
-        corpus, text, folder = opening.corpus, opening.text, opening.files[CONFIG].parent
+        corpus, text = opening.corpus, opening.text
         if text is None:
             raise ValueError("a UniSRec needs item text vectors")
-        config = load_config(folder)
-        check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
+        _, model = load_frozen(opening.files, corpus, text)
         dtype = torch.float32 if opening.serving else torch.float64
-        return cls(load_model(folder, config, corpus.n_items), corpus, text.vectors, opening.device, dtype)
+        return cls(model, corpus, text.vectors, opening.device, dtype)
 
     @property
     def n_parameters(self) -> int:

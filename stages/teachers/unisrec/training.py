@@ -8,13 +8,12 @@ from safetensors.torch import load_file, save
 
 from ckd.stages.teachers.contract import DomainData, Job, TextVectors
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
-from ckd.stages.teachers.unisrec import AdaptSettings, PretrainSettings
+from ckd.stages.teachers.unisrec import CHECKPOINT, AdaptSettings, PretrainSettings
 from ckd.stages.teachers.unisrec.adapt import adapt
 from ckd.stages.teachers.unisrec.checkpoint import (
     Config,
-    check_fit,
     load_config,
-    load_model,
+    load_frozen,
     save_config,
     save_weights,
 )
@@ -46,15 +45,16 @@ def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[
         UserError: the teacher does not fit the domain, the text vectors or the mode.
     """
     settings: AdaptSettings = job.settings
-    corpus, text, folder = domain.corpus, _text(domain), start[CONFIG].parent
-    config = load_config(folder)
-    check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
+    corpus, text = domain.corpus, _text(domain)
+    config, pretrained = load_frozen(start, corpus, text)
     if config.mode == "transductive" and settings.mode != "transductive":
-        raise UserError(f"{folder}: this teacher has an item ID table; adapt it with adapt.mode: transductive")
-    model, curve = adapt(load_model(folder, config, corpus.n_items), job, corpus, text)
+        place = start[CHECKPOINT] if CHECKPOINT in start else start[CONFIG].parent
+        raise UserError(f"{place}: this teacher has an item ID table; adapt it with adapt.mode: transductive")
+    model, curve = adapt(pretrained, job, corpus, text)
     mode: Literal["inductive", "transductive"] = "inductive" if model.item_embedding is None else "transductive"
     items = catalogue_digest(corpus) if mode == "transductive" else None
-    _add(job, model, config.model_copy(update={"mode": mode, "items": items, "network": model.settings}))
+    changed = {"mode": mode, "items": items, "network": model.settings, "text_encoder": text.encoder}
+    _add(job, model, config.model_copy(update=changed))
     job.add_curve(curve)
     best = max(curve, key=lambda row: row["ndcg@10"])
     return {
