@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("storage", "stages", "pipeline")
 """From the bottom up; a layer imports itself and those before it."""
 STEPS = ("prepare", "pretrain", "precompute", "distill", "text")
-SHARED = ("settings", "registry", "batching")
+SHARED = ("settings", "registry", "batching", "atomic_files", "vector_files", "vectors")
 """Modules of `stages` that belong to no stage."""
 NETWORKS = ("teachers", "students")
 OPEN = {

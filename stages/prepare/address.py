@@ -17,12 +17,11 @@ def corpus_address(settings: DomainSettings) -> Address:
     is not part of it: it decides whether there is a corpus, not what is in it.
 
     Raises:
-        UserError: the folder or one of its two files is missing, ambiguous or unreadable.
+        UserError: the folder or one of its files is missing, ambiguous or unreadable.
     """
-    raw = find_raw_files(settings.path)
+    raw = find_raw_files(settings.path, settings.format)
     inputs = {
-        "items": _identity(raw.items),
-        "interactions": _identity(raw.interactions),
+        **{role: _identity(file) for role, file in raw.by_role.items()},
         # A column mapped to its own name changes nothing.
         "columns": {ours: theirs for ours, theirs in settings.columns.items() if ours != theirs},
         "k_core": settings.k_core,

@@ -28,7 +28,7 @@ def prepare_domain(store: Store, where: str, settings: DomainSettings) -> Artifa
     if found is not None:
         return found
     # All that the raw files can be refused for comes before the lock: a refusal leaves no trace in the store.
-    raw = read_domain(find_raw_files(settings.path), settings, where)
+    raw = read_domain(find_raw_files(settings.path, settings.format), settings, where)
     built = build_corpus(raw, settings.k_core)
     if built.sequences.num_rows == 0:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +19,20 @@ from ckd.stages.prepare.columns import (
     plain,
     same_type,
 )
-from ckd.stages.prepare.files import RawFile, RawFiles
-from ckd.stages.prepare.masks import as_bools
-from ckd.stages.prepare.readers import READERS
+from ckd.stages.prepare.files import INTERACTIONS, ITEMS, RawFile, RawFiles
+from ckd.stages.prepare.masks import Bools, as_bools
+from ckd.stages.prepare.readers import READERS, recformer, unisrec
 from ckd.stages.prepare.rejects import Rejected, check_share, reject
 from ckd.stages.prepare.settings import DomainSettings
+from ckd.stages.prepare.tables import RawTables
 from ckd.stages.prepare.times import Times, parse_times
 from ckd.storage.corpus import TEXT_FIELDS
 from ckd.storage.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
+
+FOLDERS = {"unisrec": unisrec.read, "recformer": recformer.read}
+"""What reads a whole folder, by its format."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class RawDomain:
 
 
 def read_domain(files: RawFiles, settings: DomainSettings, where: str) -> RawDomain:
-    """Read and validate both files.
+    """Read and validate all files.
 
     Args:
         files: the raw files.
@@ -64,28 +69,26 @@ def read_domain(files: RawFiles, settings: DomainSettings, where: str) -> RawDom
     Raises:
         UserError: a file can't be read, a column is missing or of a wrong type, too many rows are unusable.
     """
-    raw_items, raw_interactions = _read(files.items), _read(files.interactions)
+    raw = _tables(files)
     mapping = {str(ours): theirs for ours, theirs in settings.columns.items()}
     key = f"{where}.columns"
-    check_mapping(mapping, raw_items.column_names, raw_interactions.column_names, key)
-    columns = [
-        need_column(raw_interactions, name, mapping, files.interactions.path, key) for name in INTERACTION_COLUMNS
-    ]
-    item_ids = as_ids(need_column(raw_items, "item_id", mapping, files.items.path, key), files.items.path, "item_id")
-    wanted_ids = as_ids(columns[1], files.interactions.path, "item_id")
+    check_mapping(mapping, raw.items.column_names, raw.interactions.column_names, key)
+    columns = [need_column(raw.interactions, name, mapping, raw.interactions_path, key) for name in INTERACTION_COLUMNS]
+    item_ids = as_ids(need_column(raw.items, "item_id", mapping, raw.items_path, key), raw.items_path, "item_id")
+    wanted_ids = as_ids(columns[1], raw.interactions_path, "item_id")
     item_ids, wanted_ids = same_type(item_ids, wanted_ids)
 
     bad_items = _reject_items(item_ids)
-    check_share(bad_items, settings.max_rejected, files.items.path, where)
+    check_share(bad_items, settings.max_rejected, raw.items_path, where)
     usable = pa.array(bad_items.usable)
-    texts = {name: _text(raw_items, name, mapping, files.items).filter(usable) for name in TEXT_FIELDS}
+    texts = {name: _text(raw.items, name, mapping, raw.items_path).filter(usable) for name in TEXT_FIELDS}
     items = pa.table({"item_id": item_ids.filter(usable), **texts})
 
-    user_ids = as_ids(columns[0], files.interactions.path, "user_id")
+    user_ids = as_ids(columns[0], raw.interactions_path, "user_id")
     item = pc.index_in(wanted_ids, value_set=items["item_id"].combine_chunks(), skip_nulls=True)
-    times = _times(columns[2], files.interactions)
-    bad = _reject_interactions(user_ids, wanted_ids, item, times)
-    check_share(bad, settings.max_rejected, files.interactions.path, where)
+    times = _times(columns[2], raw.interactions_path)
+    bad = _reject_interactions(user_ids, wanted_ids, item, times, raw.unusable)
+    check_share(bad, settings.max_rejected, raw.interactions_path, where, raw.call)
     users = user_ids.filter(pa.array(bad.usable)).dictionary_encode()
     return RawDomain(
         items=items,
@@ -98,6 +101,13 @@ def read_domain(files: RawFiles, settings: DomainSettings, where: str) -> RawDom
     )
 
 
+def _tables(files: RawFiles) -> RawTables:
+    if files.format in FOLDERS:
+        return FOLDERS[files.format]({role: file.path for role, file in files.by_role.items()})
+    items, interactions = files.by_role[ITEMS], files.by_role[INTERACTIONS]
+    return RawTables(_read(items), _read(interactions), items.path, interactions.path)
+
+
 def _read(file: RawFile) -> pa.Table:
     table = READERS.load(file.format).read(file.path)
     if not isinstance(table, pa.Table):
@@ -108,19 +118,18 @@ def _read(file: RawFile) -> pa.Table:
     return table
 
 
-def _text(table: pa.Table, name: str, mapping: Mapping[str, str], file: RawFile) -> pa.Array:
+def _text(table: pa.Table, name: str, mapping: Mapping[str, str], path: Path) -> pa.Array:
     column = find_column(table, name, mapping)
     if column is None:
         return pa.nulls(table.num_rows, pa.large_string())
-    return as_text(column, file.path, name)
+    return as_text(column, path, name)
 
 
-def _times(column: pa.ChunkedArray, file: RawFile) -> Times:
+def _times(column: pa.ChunkedArray, path: Path) -> Times:
     times = parse_times(plain(column))
     if times is None:
         raise UserError(
-            f"{file.path}: column 'timestamp' has type {column.type}; "
-            "it must hold numbers, dates or strings of ISO dates"
+            f"{path}: column 'timestamp' has type {column.type}; it must hold numbers, dates or strings of ISO dates"
         )
     return times
 
@@ -133,11 +142,13 @@ def _reject_items(ids: pa.Array) -> Rejected:
     return reject({"missing_item_id": missing, "duplicate_item_id": repeated}, len(ids))
 
 
-def _reject_interactions(users: pa.Array, wanted: pa.Array, item: pa.Array, times: Times) -> Rejected:
+def _reject_interactions(
+    users: pa.Array, wanted: pa.Array, item: pa.Array, times: Times, others: Mapping[str, Bools]
+) -> Rejected:
     reasons = {
         "missing_user_id": users.is_null(),
         "missing_item_id": wanted.is_null(),
         "unknown_item_id": item.is_null(),
     }
     masks = {name: as_bools(mask) for name, mask in reasons.items()}
-    return reject({**masks, "unusable_timestamp": ~times.valid}, len(users))
+    return reject({**masks, "unusable_timestamp": ~times.valid, **others}, len(users))

@@ -1,11 +1,13 @@
 """Raw rows that can't be used: why, how many, and whether there are too many of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ckd.stages.prepare.masks import Bools
+from ckd.stages.prepare.tables import row_number
 from ckd.storage.errors import UserError
 
 REASONS = {
@@ -14,6 +16,7 @@ REASONS = {
     "missing_user_id": "without user_id",
     "unknown_item_id": "with an item_id that the items file lacks",
     "unusable_timestamp": "with a missing or unreadable timestamp",
+    "no_held_out_item": "of users without a validation or a test item",
 }
 """Name in the facts to words in the message."""
 
@@ -25,7 +28,7 @@ class Rejected:
     Attributes:
         usable: bool [rows].
         counts: rows by reason, every reason of the file listed; a row counts for the first one that fits it.
-        examples: the first row of each reason that occurs, counted from 1 without the header.
+        examples: the first row of each reason that occurs, counted from 0.
     """
 
     usable: Bools
@@ -41,12 +44,14 @@ def reject(reasons: dict[str, Bools], rows: int) -> Rejected:
         fresh = np.flatnonzero(mask & usable)
         counts[name] = len(fresh)
         if len(fresh):
-            examples[name] = int(fresh[0]) + 1
+            examples[name] = int(fresh[0])
         usable[fresh] = False
     return Rejected(usable, counts, examples)
 
 
-def check_share(rejected: Rejected, max_rejected: float, path: Path, where: str) -> None:
+def check_share(
+    rejected: Rejected, max_rejected: float, path: Path, where: str, call: Callable[[int], str] = row_number
+) -> None:
     """Refuse a file of which more than the allowed share is unusable.
 
     Args:
@@ -54,6 +59,7 @@ def check_share(rejected: Rejected, max_rejected: float, path: Path, where: str)
         max_rejected: the share of all rows that may be unusable.
         path: the file.
         where: the configuration key of the domain.
+        call: what a row, counted from 0, is called.
 
     Raises:
         UserError: with the number of rows and the first row for each reason.
@@ -62,7 +68,7 @@ def check_share(rejected: Rejected, max_rejected: float, path: Path, where: str)
     if total <= max_rejected * rows:
         return
     details = ", ".join(
-        f"{count} {REASONS[name]} (first: row {rejected.examples[name]})"
+        f"{count} {REASONS[name]} (first: {call(rejected.examples[name])})"
         for name, count in rejected.counts.items()
         if count
     )
