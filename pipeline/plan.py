@@ -53,14 +53,21 @@ class Plan:
         Raises:
             UserError: it cannot be found.
         """
-        encoder = locate_encoder(text.encoder)
+        section = self._section(text)
+        encoder = locate_encoder(text.encoder, section=section)
         if encoder is None:
-            raise UserError(f"text.encoder: {text.encoder} cannot be found")
+            raise UserError(f"{section}.encoder: {text.encoder} cannot be found")
         return encoder
 
+    def _section(self, text: TextSettings) -> str:
+        """Return where the configuration says how texts become vectors: in a teacher of its own way, or in ``text``."""
+        if text == self.configuration.text:
+            return "text"
+        return next((f"teachers.{name}" for name in self.configuration.teachers if self.reads(name) == text), "text")
+
     @cache  # noqa: B019
-    def _encoder(self, name: str) -> Encoder:
-        encoder = locate_encoder(name, download=False)
+    def _encoder(self, name: str, section: str) -> Encoder:
+        encoder = locate_encoder(name, download=False, section=section)
         if encoder is None:
             raise Pending(f"text encoder {name} is not on this machine yet; `ckd prepare` fetches it")
         return encoder
@@ -91,7 +98,7 @@ class Plan:
         Raises:
             Pending: the encoder is not on this machine yet.
         """
-        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder))
+        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self._section(settings)))
 
     def texts(self) -> list[tuple[str, TextSettings]]:
         """Return the domains, sources first, whose text vectors some teacher reads, and how the vectors are made."""

@@ -16,5 +16,8 @@ TEACHERS = Registry(
     "ckd.teachers",
     {
         "unisrec": "ckd.stages.teachers.unisrec",
+        "sasrec": "ckd.stages.teachers.sasrec",
+        "embeddings": "ckd.stages.teachers.embeddings",
+        "hf": "ckd.stages.teachers.hf",
     },
 )

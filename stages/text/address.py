@@ -15,7 +15,7 @@ def text_address(corpus_key: str, settings: TextSettings, encoder: Encoder) -> A
             "encoder": encoder.digests,
             "fields": list(settings.fields),
             "max_tokens": settings.max_tokens,
-            "pooling": "mean",
+            "pooling": settings.pooling,
             "format": TEXT_FORMAT,
         },
     )

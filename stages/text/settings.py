@@ -1,12 +1,8 @@
 """Settings of the item text vectors."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
-from ckd.stages.settings import Published, Settings
-
-TextField = Literal["title", "brand", "categories", "description"]
+from ckd.stages.settings import Published, Settings, TextField, TextPooling, distinct
 
 
 class TextSettings(Settings):
@@ -22,10 +18,8 @@ class TextSettings(Settings):
         description="attributes that are joined, in this order; UniSRec's authors take title, category, brand",
     )
     max_tokens: int = Field(default=256, ge=8, description="longer texts are cut to this many tokens")
+    pooling: TextPooling = Field(
+        default="mean", description="the vector of a text: mean over its tokens, or that of its first (cls) or last one"
+    )
 
-    @field_validator("fields")
-    @classmethod
-    def _distinct(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(fields)) != len(fields):
-            raise ValueError("names a field twice")
-        return fields
+    _distinct = field_validator("fields")(distinct)
