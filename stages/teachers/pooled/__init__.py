@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ckd.stages.teachers.settings import TeacherSettings
 
-DECAY = 0.7
+DECAY = 0.3
 
 
 class PooledSettings(TeacherSettings):
@@ -32,7 +32,9 @@ class PooledSettings(TeacherSettings):
         description="cosine: item vectors are scaled to length 1 before the mean and the query after it; "
         "dot: all are taken as they are",
     )
-    temperature: float = Field(default=0.05, gt=0, description="tau: scores are similarity / tau")
+    temperature: float = Field(
+        default=0.2, gt=0, description="tau: scores are similarity / tau; changes how sure the teacher is, no rank"
+    )
     center: bool = Field(
         default=True, description="subtract the mean vector of the catalogue first; text vectors all lean one way"
     )
