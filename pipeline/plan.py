@@ -16,7 +16,7 @@ from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
 from ckd.stages.teachers.frozen import digests
 from ckd.stages.teachers.settings import TeacherSettings
-from ckd.stages.text.address import text_address
+from ckd.stages.text.address import brought_address, text_address
 from ckd.stages.text.encoder import Encoder, locate_encoder
 from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact, Store
@@ -98,7 +98,30 @@ class Plan:
         Raises:
             Pending: the encoder is not on this machine yet.
         """
+        brought = self.brought(domain, settings)
+        if brought is not None:
+            return brought_address(self.corpus(domain).key, brought)
         return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self._section(settings)))
+
+    def brought(self, domain: str, settings: TextSettings) -> Path | None:
+        """Return the file of text vectors that a domain brings, or None if an encoder makes them.
+
+        What it brings stands for the configuration's ``text``; a teacher with a way of its own has its encoder.
+
+        Raises:
+            UserError: it brings vectors, and none of texts with words left out where these are asked for.
+        """
+        key, own = self.domain(domain)
+        if self._section(settings) != "text":
+            return None
+        if own.text_vectors is None or not settings.drop_words:
+            return own.text_vectors
+        if own.augmented_text_vectors is None:
+            raise UserError(
+                f"{key}: brings text_vectors and no augmented_text_vectors, which the pre-training on words left out "
+                "reads; name them, or let the teacher's pretrain.item_drop_coefficient be 1"
+            )
+        return own.augmented_text_vectors
 
     def texts(self) -> list[tuple[str, TextSettings]]:
         """Return the domains, sources first, whose text vectors some teacher reads, and how the vectors are made."""

@@ -27,6 +27,7 @@ Published = Annotated[str, NameOrFolder()]
 """A model of the Hugging Face hub by its name, or a local folder with its files."""
 
 TextField = Literal["title", "brand", "categories", "description"]
+TextStyle = Literal["plain", "unisrec"]
 TextPooling = Literal["mean", "cls", "last"]
 
 

@@ -7,7 +7,8 @@ from ckd.pipeline.device import chosen_device
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar, console
 from ckd.stages.prepare.prepare import prepare_domain
-from ckd.stages.teachers.contract import TextVectors
+from ckd.stages.teachers.contract import MADE_ELSEWHERE, TextVectors
+from ckd.stages.text.brought import bring_vectors
 from ckd.stages.text.encoder import WEIGHTS
 from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact
@@ -67,6 +68,10 @@ def _report_empty(domain: str, artifact: Artifact) -> None:
 
 def text_of(plan: Plan, domain: str, settings: TextSettings, corpus: Corpus, device: torch.device) -> TextVectors:
     """Return the item text vectors of a domain, in memory."""
+    brought = plan.brought(domain, settings)
+    if brought is not None:
+        address = plan.text(domain, settings)
+        return _loaded(plan.store.find(address) or bring_vectors(plan.store, corpus, brought), MADE_ELSEWHERE)
     encoder = plan.fetch_encoder(settings)
     artifact = plan.store.find(plan.text(domain, settings))
     if artifact is None:
@@ -75,7 +80,11 @@ def text_of(plan: Plan, domain: str, settings: TextSettings, corpus: Corpus, dev
 
             artifact = encode_corpus(plan.store, corpus, settings, encoder, device, progress.advance)
         _report_empty(domain, artifact)
+    return _loaded(artifact, encoder.digests[WEIGHTS])
+
+
+def _loaded(artifact: Artifact, encoder: str) -> TextVectors:
     vectors = read_vectors(artifact)
     if vectors is None:
         raise ValueError(f"{artifact.path} holds no vectors")
-    return TextVectors(vectors, encoder.digests[WEIGHTS])
+    return TextVectors(vectors, encoder)

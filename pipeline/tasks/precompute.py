@@ -34,7 +34,7 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
     """Return the labels of one teacher for one domain: from the store, resumed, or computed."""
     prepared = prepare(plan, domain)
     way = plan.reads(teacher)
-    if way is not None:
+    if way is not None and plan.brought(domain, way) is None:
         plan.fetch_encoder(way)
     address = plan.labels(teacher, domain)
     if (present := plan.store.find(address)) is not None:

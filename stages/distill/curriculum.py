@@ -32,21 +32,8 @@ TERMS = {
     "teacher_loss": """
         select user_id, avg(-target_logprob) as term
         from labels where split = 'train' group by user_id""",
-    # Where two teachers share no stored item the join has no row: their overlap there is zero.
-    "disagreement": """
-        with pairs as (
-            select a.user_id, a.position, a.teacher as one, b.teacher as other
-            from labels a join labels b using (user_id, position)
-            where a.teacher < b.teacher and a.split = 'train'
-        ), shared as (
-            select a.user_id, a.position, a.teacher as one, b.teacher as other,
-                   sum(exp(least(a.logprob, b.logprob))) as overlap
-            from label_items a join label_items b using (user_id, position, item)
-            where a.teacher < b.teacher and a.split = 'train' and b.split = 'train'
-            group by all
-        )
-        select user_id, avg(1 - coalesce(overlap, 0)) as term
-        from pairs left join shared using (user_id, position, one, other) group by user_id""",
+    # Over the pairs of teachers that both have a label at a position.
+    "disagreement": "select user_id, avg(1 - overlap) as term from agreement where split = 'train' group by user_id",
 }
 """Each built-in term as a query that gives one value per user; larger is harder."""
 

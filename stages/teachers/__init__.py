@@ -17,6 +17,7 @@ TEACHERS = Registry(
     "ckd.teachers",
     {
         "unisrec": "ckd.stages.teachers.unisrec",
+        "recformer": "ckd.stages.teachers.recformer",
         "sasrec": "ckd.stages.teachers.sasrec",
         "embeddings": "ckd.stages.teachers.embeddings",
         "hf": "ckd.stages.teachers.hf",

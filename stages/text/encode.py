@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 from ckd.stages.batching import at
 from ckd.stages.settings import TextPooling
 from ckd.stages.text.address import text_address
+from ckd.stages.text.compose import item_texts
 from ckd.stages.text.encoder import WEIGHTS, Encoder
 from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact, Store
@@ -60,12 +61,6 @@ def encode_corpus(
         return draft.commit({"items": len(texts), "empty": texts.count(""), "dimensions": vectors.shape[1]})
 
 
-def item_texts(corpus: Corpus, settings: TextSettings) -> list[str]:
-    """Return one text per item, in order of code: its fields, those it has, joined by a full stop."""
-    columns = [corpus.items[field].to_pylist() for field in settings.fields]
-    return [". ".join(value.strip() for value in values if value) for values in zip(*columns, strict=True)]
-
-
 def encode_texts(
     texts: list[str],
     encoder: Encoder,
@@ -74,9 +69,10 @@ def encode_texts(
     advance: Callable[[int], None] = lambda _: None,
     pooling: TextPooling = "mean",
 ) -> npt.NDArray[np.float32]:
-    """Return each text's last hidden states, pooled over its tokens, float32 [len(texts), d].
+    """Return a vector of each text from its last hidden states, float32 [len(texts), d].
 
-    A text of which the tokenizer makes no token is zero throughout.
+    ``mean`` is their mean over the text's tokens, ``cls`` the first token's, ``last`` the last one's. A text of which
+    the tokenizer makes no token is zero throughout.
 
     Raises:
         UserError: the encoder cannot be opened, or cannot read so many tokens.

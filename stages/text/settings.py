@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from ckd.stages.settings import Published, Settings, TextField, TextPooling, distinct
+from ckd.stages.settings import Published, Settings, TextField, TextPooling, TextStyle, distinct
 
 
 class TextSettings(Settings):
@@ -17,9 +17,22 @@ class TextSettings(Settings):
         min_length=1,
         description="attributes that are joined, in this order; UniSRec's authors take title, category, brand",
     )
+    style: TextStyle = Field(
+        default="plain",
+        description="how fields become one text: plain joins those that are there by a full stop; unisrec cleans and "
+        "joins them as UniSRec's authors do, which their checkpoints were trained on",
+    )
+    drop_words: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of words left out of each text; UniSRec's pre-training asks for such a copy by itself",
+    )
     max_tokens: int = Field(default=256, ge=8, description="longer texts are cut to this many tokens")
     pooling: TextPooling = Field(
-        default="mean", description="the vector of a text: mean over its tokens, or that of its first (cls) or last one"
+        default="mean",
+        description="the vector of a text: the mean of its tokens', or that of its first token (cls; UniSRec's authors, "
+        "with BERT) or its last",
     )
 
     _distinct = field_validator("fields")(distinct)

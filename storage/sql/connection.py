@@ -121,6 +121,7 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
         "interactions": views.INTERACTIONS,
         "labels": views.union("labels", labels, types),
         "label_items": views.LABEL_ITEMS,
+        "agreement": views.agreement(labels, types),
         "metrics": views.metrics(views.union("metrics", students, types)),
         "ranks": views.union("ranks", ranks, types),
     }

@@ -101,6 +101,25 @@ VIEWS: Mapping[str, View] = {
             "logprob": Column("FLOAT", "log-probability over the whole catalogue"),
         },
     ),
+    "agreement": View(
+        "one row per position and two teachers that both have a label there: how far they agree, who is closer",
+        {
+            "domain": _DOMAIN,
+            "user_id": _USER,
+            "position": _POSITION,
+            "split": _SPLIT,
+            "teacher": Column("VARCHAR", "name of one teacher, the first of the two in order of name"),
+            "other": Column("VARCHAR", "name of the other"),
+            "shared_10": Column(
+                "DOUBLE", "share of their ten best items in common; of as many as both store, if that is fewer"
+            ),
+            "overlap": Column("DOUBLE", "probability in common: sum of the smaller one over the items that both store"),
+            "jaccard": Column("DOUBLE", "items that both store, of those that either stores"),
+            "target_rank": Column("INTEGER", "rank that teacher gives to the target, 1 is best"),
+            "other_target_rank": Column("INTEGER", "rank that other gives to it"),
+            "closer": Column("VARCHAR", "name of the one that ranks the target higher; tie if neither does"),
+        },
+    ),
     "runs": View(
         "one row per trained student",
         {
@@ -154,12 +173,17 @@ select teacher, domain, rank, item_id, title, round(exp(logprob), 4) as probabil
 from label_items
 where user_id = (select min(user_id) from sequences) and split = 'test' and rank <= 5
 order by teacher, domain, rank""",
-    "How far do two teachers agree on their ten best items?": """\
-select a.domain, a.teacher as one, b.teacher as other,
-    round(avg(len(list_intersect(a.items[:10], b.items[:10])) / 10), 3) as shared
-from labels a join labels b using (domain, user_id, position)
-where a.teacher < b.teacher and a.split = 'test' and b.split = 'test'
-group by all order by all""",
+    "How far do two teachers agree, and how much of their probability do they share?": """\
+select domain, split, teacher, other, count(*) as positions, round(avg(shared_10), 3) as best_ten,
+    round(avg(overlap), 3) as overlap, round(avg(jaccard), 3) as jaccard
+from agreement group by all order by all""",
+    "Which teacher ranks the truth higher, by how popular the true item is?": """\
+select a.domain, case when i.popularity < 5 then '1: under 5' when i.popularity < 20 then '2: 5 to 19'
+    when i.popularity < 100 then '3: 20 to 99' else '4: 100 and more' end as popularity, closer, count(*) as positions
+from agreement a
+join interactions t on t.domain = a.domain and t.user_id = a.user_id and t.position = a.position + 1
+join items i on i.domain = t.domain and i.item = t.item
+where a.split = 'test' group by all order by all""",
     "How good are the students of the store, by the settings of distillation?": """\
 select r.domain, r.student, r.distilled, r.alpha, r.temperature, m.metric, count(distinct r.seed) as seeds,
     count(*) as runs, round(avg(m.value), 4) as value

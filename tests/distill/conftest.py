@@ -34,20 +34,21 @@ class World:
         k: int,
         *,
         rows: Iterable[int] | None = None,
+        shards: int = 2,
         state: Array | None = None,
         vectors: Array | None = None,
     ) -> Artifact:
         """Commit the labels of a teacher with these raw scores [n_positions, n_items].
 
-        ``rows`` are the positions that are written, in this order, half in one shard, half in another; all of them, in
-        order, by default.
+        ``rows`` are the positions that are written, in this order, in ``shards`` of like size; all of them, in order,
+        by default.
         """
         order = np.arange(self.corpus.n_positions) if rows is None else np.asarray(list(rows), np.int64)
         block = dense_block(self.corpus, scores, k, state).take(order)
         with self.store.draft(
             Address("labels", {"teacher": teacher}, (("teacher", teacher), ("domain", "d")))
         ) as draft:
-            for number, part in enumerate(np.array_split(np.arange(len(order)), 2)):
+            for number, part in enumerate(np.array_split(np.arange(len(order)), shards)):
                 write_part(draft, number, block.take(part), self.corpus, {})
             if vectors is not None:
                 write_vectors(draft, vectors.astype(np.float32))

@@ -27,10 +27,10 @@ store: made
 seed: 7
 device: cpu
 domains:
-  office: {path: data/office, columns: {item_id: asin}}
+  office: {path: data/office, columns: {item_id: asin}, text_vectors: data/office.npy}
   "2020": {path: /elsewhere/2020, k_core: 3}
 sources:
-  food: {path: ~/food}
+  food: {path: ~/food, format: unisrec}
 teachers:
   cold: {kind: unisrec, checkpoint: "teachers/{domain}"}
   warm:
@@ -108,6 +108,7 @@ def test_relative_paths_count_from_the_folder_of_the_file(tmp_path: Path, monkey
     project = tmp_path / "project"
     assert configuration.store == project / "made"
     assert configuration.domains["office"].path == project / "data/office"
+    assert configuration.domains["office"].text_vectors == project / "data/office.npy"
     assert configuration.domains["2020"].path == Path("/elsewhere/2020")
     assert configuration.sources["food"].path == Path("/home/somebody/food")
     assert configuration.teachers["cold"].checkpoint == str(project / "teachers/{domain}")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ WRITERS: dict[str, Callable[[Path, Columns], None]] = {
 
 Writer = Callable[..., Path]
 
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+AUTHORS = {"unisrec": FIXTURES / "unisrec" / "data", "recformer": FIXTURES / "recformer" / "data"}
+"""Data sets that the teachers' authors' own code wrote, by format."""
+
 
 @pytest.fixture
 def items() -> dict[str, list[Any]]:
@@ -83,3 +88,15 @@ def folder(tmp_path: Path) -> Writer:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def authors(tmp_path: Path) -> Writer:
+    """A function that copies the authors' files of one format to a folder of its own and returns it."""
+
+    def copy(kind: str) -> Path:
+        path = tmp_path / f"{kind}-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(AUTHORS[kind], path)
+        return path
+
+    return copy

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
-from ckd.stages.settings import Published, TextField, TextPooling, distinct
+from ckd.stages.settings import Published, TextField, TextPooling, TextStyle, distinct
 from ckd.stages.teachers.pooled import PooledSettings
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class Settings(PooledSettings):
     fields: tuple[TextField, ...] | None = Field(
         default=None, min_length=1, description="attributes that are joined, in this order; text.fields if not given"
     )
+    style: TextStyle | None = Field(
+        default=None, description="how fields become one text: plain or unisrec; text.style if not given"
+    )
     max_tokens: int | None = Field(
         default=None, ge=8, description="longer texts are cut to this many tokens; text.max_tokens if not given"
     )
@@ -37,7 +40,7 @@ class Settings(PooledSettings):
 
     def text_settings(self, common: Any) -> Any:
         """Return the configuration's ``text`` with what this teacher changes."""
-        own = {name: getattr(self, name) for name in ("encoder", "fields", "max_tokens", "pooling")}
+        own = {name: getattr(self, name) for name in ("encoder", "fields", "style", "max_tokens", "pooling")}
         return common.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     def files(self, domain: str, where: str) -> Mapping[str, Path]:

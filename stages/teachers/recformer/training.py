@@ -1,0 +1,50 @@
+"""The training that makes a frozen Recformer, written into artifacts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from ckd.stages.teachers.contract import DomainData, Job
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+from ckd.stages.teachers.recformer.checkpoint import save_weights
+from ckd.stages.teachers.recformer.config import RecformerConfig, save_config
+from ckd.stages.teachers.recformer.files import TOKENIZER
+from ckd.stages.teachers.recformer.network import Recformer
+from ckd.stages.teachers.recformer.pretrain import pretrain
+
+
+def pretrain_into(job: Job, sources: Sequence[DomainData]) -> dict[str, Any]:
+    """Pre-train on the source domains, add the frozen teacher to a draft, return facts about it."""
+    model, tokenizer, curve = pretrain(job, sources)
+    _add(job, model, model.config, tokenizer, None)
+    job.add_curve(curve)
+    best = max(curve, key=lambda row: row["accuracy"])
+    return {
+        "epochs": len(curve),
+        "best_epoch": best["epoch"],
+        "accuracy": best["accuracy"],
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+    }
+
+
+def export(folder: Path, destination: Path, half: bool) -> None:
+    """Copy a frozen teacher, its weights rounded to float16 if ``half``; ckd reads both."""
+    destination.mkdir(parents=True, exist_ok=True)
+    tensors = load_file(folder / WEIGHTS)
+    (destination / WEIGHTS).write_bytes(save({name: t.half() if half else t for name, t in tensors.items()}))
+    for name in (CONFIG, TOKENIZER):
+        (destination / name).write_bytes((folder / name).read_bytes())
+
+
+def _add(job: Job, model: Recformer, config: RecformerConfig, tokenizer: Tokenizer, table: Tensor | None) -> None:
+    job.add(WEIGHTS, lambda path: save_weights(model, table, path))
+    job.add(CONFIG, lambda path: save_config(config, path))
+    job.add(TOKENIZER, lambda path: _save_tokenizer(tokenizer, path))
+
+
+def _save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
+    path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
