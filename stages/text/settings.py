@@ -31,8 +31,8 @@ class TextSettings(Settings):
     max_tokens: int = Field(default=256, ge=8, description="longer texts are cut to this many tokens")
     pooling: TextPooling = Field(
         default="mean",
-        description="the vector of a text: the mean of its tokens', or that of its first token (cls; UniSRec's authors, "
-        "with BERT) or its last",
+        description="the vector of a text: the mean of its tokens', or that of its first token (cls; UniSRec's "
+        "authors, with BERT) or of its last",
     )
 
     _distinct = field_validator("fields")(distinct)
