@@ -104,6 +104,14 @@ def test_a_text_encoder_has_its_own_text_vectors_and_they_are_its_identity(bough
     assert [other["pooling"] for other in found.values()] == ["mean"]
 
 
+def test_text_vectors_that_a_domain_brings_stand_for_the_common_encoder_and_not_for_a_teachers_own(workplace, world):
+    write_vectors(workplace, world.corpus)
+    teachers(workplace, common="kind: hf", own="kind: hf, fields: [title]")
+    done(workplace, "precompute", "--set", "domains.tiny.text_vectors=bought/tiny.npy")
+    width = {name: len(labels(workplace, name)[1]["vector"][0]) for name in ("common", "own")}
+    assert width == {"common": 6, "own": world.text.vectors.shape[1]}
+
+
 def test_labels_are_the_same_whatever_the_batch_and_the_cut_into_shards(bought):
     place, _ = bought
     done(place, "precompute", "--set", "store=other", "--set", "labels.batch_size=3", "--set", "labels.shard_rows=50")
