@@ -20,7 +20,8 @@ NETWORKS = ("teachers", "students")
 OPEN = {
     **{step: {*SHARED, "evaluate", *NETWORKS} for step in STEPS},
     # Adaptation and students' training choose their epoch on validation.
-    "teachers": {*SHARED, "evaluate"},
+    # A network that can be both, such as SASRec, is written once.
+    "teachers": {*SHARED, "evaluate", "students"},
     "students": {*SHARED},
     "evaluate": {*SHARED},
     # What all stages share knows none of them.

@@ -11,6 +11,7 @@ pre-trained or adapted) and ``export``; what they add to a draft is a frozen tea
 """
 
 from ckd.stages.registry import Registry
+from ckd.stages.teachers.settings import TeacherSettings
 
 TEACHERS = Registry(
     "ckd.teachers",
@@ -18,5 +19,10 @@ TEACHERS = Registry(
         "unisrec": "ckd.stages.teachers.unisrec",
         "recformer": "ckd.stages.teachers.recformer",
         "scores": "ckd.stages.teachers.scores",
+        "sasrec": "ckd.stages.teachers.sasrec",
+        "embeddings": "ckd.stages.teachers.embeddings",
+        "hf": "ckd.stages.teachers.hf",
     },
+    offers=("open_teacher",),
+    settings=TeacherSettings,
 )
