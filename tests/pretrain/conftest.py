@@ -29,6 +29,7 @@ teachers:
   own:
     kind: unisrec
     pretrain:
+      held_out: 0
       network: {{hidden: 8, experts: 2, layers: 1, heads: 2, inner: 8, max_length: 8}}
       epochs: {epochs}
       batch_size: 8
