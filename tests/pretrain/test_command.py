@@ -33,7 +33,8 @@ TRAINED = """\
     pretrain:
       network: {hidden: 8, experts: 2, layers: 1, heads: 2, inner: 8, max_length: 8}
       epochs: 2
-    adapt: {mode: inductive, epochs: 3, patience: 3, learning_rate: 0.01}
+      item_drop_coefficient: 1
+    adapt: {mode: inductive, epochs: 3, patience: 3, learning_rate: 0.01, seed: 2}
 """
 EXPORTED = """\
   adapted: {kind: unisrec, checkpoint: "exported/own/{domain}"}
