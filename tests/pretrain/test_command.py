@@ -35,12 +35,7 @@ TRAINED = """\
       network:
         {hidden: 16, experts: 2, layers: 1, heads: 2, inner: 16, max_length: 8, adaptor_dropout: 0, temperature: 0.3}
       epochs: 2
-<<<<<<< HEAD
     adapt: {mode: inductive, epochs: 8, patience: 8, batch_size: 8, learning_rate: 0.02, dropout: 0}
-=======
-      item_drop_coefficient: 1
-    adapt: {mode: inductive, epochs: 3, patience: 3, learning_rate: 0.01, seed: 2}
->>>>>>> h-pth
 """
 EXPORTED = """\
   adapted: {kind: unisrec, checkpoint: "exported/own/{domain}"}
