@@ -19,7 +19,15 @@ from ckd.stages.teachers.recformer import AdaptSettings
 from ckd.stages.teachers.recformer.checkpoint import Frozen
 from ckd.stages.teachers.recformer.encode import encode, encode_items
 from ckd.stages.teachers.recformer.network import Recformer, cosine_scores
-from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, assemble, catalogue, token_counts, tokenise
+from ckd.stages.teachers.recformer.tokens import (
+    Inputs,
+    ItemTokens,
+    assemble,
+    catalogue,
+    single_items,
+    token_counts,
+    tokenise,
+)
 from ckd.stages.teachers.state import Epoch
 from ckd.storage.corpus import HELD_OUT, Corpus
 from ckd.storage.errors import UserError
@@ -59,7 +67,7 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
         job,
         model,
         optimiser,
-        lambda _, draw: lesson.batches(draw, encode_anew=True),
+        lesson.first_stage,
         lambda rows, _: lesson.loss(rows),
         seed=settings.seed,
         epochs=settings.epochs,
@@ -98,6 +106,7 @@ class _Lesson:
         self._tokens: ItemTokens = tokenise(list(catalogue(corpus)), frozen.tokenizer, self._limits)
         self._users = np.flatnonzero(corpus.lengths > HELD_OUT)
         self._batch_size = job.settings.batch_size
+        self._contrast = False
         if not len(self._users):
             raise UserError(f"nothing to train on: no user of corpus {corpus.key[:16]} has a training item")
 
@@ -113,10 +122,14 @@ class _Lesson:
         self.model.item_embedding.weight.data.copy_(table)
         self.model.train()
 
-    def batches(self, draw: np.random.Generator, encode_anew: bool = False) -> list[Int64s]:
+    def first_stage(self, epoch: int, draw: np.random.Generator) -> list[Int64s]:
+        """Return the rows of an epoch of the first stage, whose table is encoded anew; see :meth:`batches`."""
+        self._contrast = epoch <= self._job.settings.contrast_epochs
+        self.encode_table()
+        return self.batches(draw)
+
+    def batches(self, draw: np.random.Generator) -> list[Int64s]:
         """Return the rows of an epoch in batches, int64 [B, 2]: end of the history in the corpus, and its items."""
-        if encode_anew:
-            self.encode_table()
         trained = self._corpus.lengths[self._users] - HELD_OUT
         items = draw.integers(trained)
         rows = np.stack([self._corpus.offsets[self._users] + items, items], 1)
@@ -124,14 +137,24 @@ class _Lesson:
         return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
-        """Return the cross-entropy of the items that follow, over the whole catalogue; the table is a constant."""
-        target = torch.from_numpy(self._corpus.sequence[rows[:, 0]].astype(np.int64)).to(self._device)
-        encoded = self.model.longformer(self._inputs(rows[:, 0], rows[:, 1]).to(self._device))
-        logits = cosine_scores(encoded, self.model.item_embedding.weight, self.model.longformer.config.temp)
-        return F.cross_entropy(logits.float(), target)
+        """Return the cross-entropy of the items that follow: over the whole catalogue, whose table is a constant, or, in
+        epochs of contrast, over the items of the batch, which are encoded with it.
+        """
+        target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
+        network = self.model.longformer
+        encoded = network(self._inputs(rows[:, 0], rows[:, 1]).to(self._device))
+        if self._contrast:
+            own, place = np.unique(target, return_inverse=True)
+            items = network(single_items(self._tokens, own, self._limits).to(self._device))
+        else:
+            items, place = self.model.item_embedding.weight, target
+        logits = cosine_scores(encoded, items, network.config.temp).float()
+        return F.cross_entropy(logits, torch.from_numpy(place).to(self._device))
 
     def scorer(self) -> Scorer:
         """Return a scorer of the network with its table as they are now, for validation."""
+        if self._contrast:
+            self.encode_table()  # the items have been trained since
         self.model.eval()
         items = F.normalize(self.model.item_embedding.weight, dim=-1)
 
