@@ -1,7 +1,7 @@
 """What it costs to label with a Recformer: ckd's way against the plain one, and two ways of windowed attention.
 
-Plain: histories in the order of the corpus, each padded to the largest number of tokens that the network reads, every layer
-computed at every token. Both ways are taken in turn, in one thread, on the same histories, and give the same vectors.
+Plain: histories in the order of the corpus, each padded to the largest number of tokens that the network reads, every
+layer computed at every token. Both ways are taken in turn, in one thread, on the same histories, and give the same vectors.
 
     python benchmarks/recformer/speed.py                      # the bundled teacher on samples/scientific
     python benchmarks/recformer/speed.py --base               # the size of the released Recformer, random weights
@@ -76,7 +76,8 @@ def compare_ways(base: bool, n: int) -> None:
         seconds = best_in_turn([plain, ours])
     total = int(length.sum())
     print(
-        f"{n} histories, {total / n:.1f} tokens each (at most {limits.tokens}); largest difference of a vector {gap:.1e}"
+        f"{n} histories, {total / n:.1f} tokens each (at most {limits.tokens}); largest difference between vectors "
+        f"{gap:.1e}"
     )
     for name, taken in zip(("plain", "ckd"), seconds, strict=True):
         print(f"{name:6} {n / taken:10,.1f} histories/s {total / taken:12,.0f} tokens/s")

@@ -18,8 +18,8 @@ def split_sequences(n: int, held_out: int, seed: int) -> tuple[Int64s, Int64s]:
     """
     if n < held_out + 2:
         raise UserError(
-            f"the sources have {n} sequences that can be trained on, and pretrain.held_out asks for {held_out} of them to "
-            "be left out; lower it, or add sources"
+            f"the sources have {n} sequences that can be trained on, and pretrain.held_out asks for {held_out} of them "
+            "to be left out; lower it, or add sources"
         )
     order = generator(seed).permutation(n)
     return np.sort(order[:held_out]), np.sort(order[held_out:])

@@ -59,8 +59,8 @@ class PretrainSettings(settings.Settings):
     held_out: int = Field(
         default=1_024,
         ge=0,
-        description="source sequences, drawn by the seed, that choose the epoch and are not trained on; with 0 the last "
-        "epoch is kept",
+        description="source sequences, drawn by the seed, that choose the epoch and are not trained on; with 0 the "
+        "last epoch is kept",
     )
     batch_size: int = Field(default=512, ge=2, description="sequences per step, of all domains mixed")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
