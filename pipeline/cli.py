@@ -4,6 +4,7 @@ import errno
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -25,6 +26,9 @@ COMMANDS = {
 
 USER_ERROR = 2
 INTERRUPTED = 130
+
+_SILENCE = 30
+"""Seconds that are left to the first process to say what went wrong."""
 
 _DENIED = {
     errno.EACCES: "permission denied",
@@ -112,8 +116,14 @@ def _fail(text: str, code: int = USER_ERROR) -> int:
 
 
 def _speaks() -> bool:
-    """Return whether this is the first process that torchrun started here: what one is told, all would be told."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Return whether this is the first of the processes that torchrun started here, which speaks for all.
+
+    The others come back later: torchrun ends all of them when one has ended, and that must not be the one that speaks.
+    """
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        return True
+    time.sleep(_SILENCE)
+    return False
 
 
 def _explained(error: OSError) -> str | None:

@@ -53,14 +53,21 @@ class Plan:
         Raises:
             UserError: it cannot be found.
         """
-        encoder = locate_encoder(text.encoder)
+        section = self._section(text)
+        encoder = locate_encoder(text.encoder, section=section)
         if encoder is None:
-            raise UserError(f"text.encoder: {text.encoder} cannot be found")
+            raise UserError(f"{section}.encoder: {text.encoder} cannot be found")
         return encoder
 
+    def _section(self, text: TextSettings) -> str:
+        """Return where the configuration says how texts become vectors: in a teacher of its own way, or in ``text``."""
+        if text == self.configuration.text:
+            return "text"
+        return next((f"teachers.{name}" for name in self.configuration.teachers if self.reads(name) == text), "text")
+
     @cache  # noqa: B019
-    def _encoder(self, name: str) -> Encoder:
-        encoder = locate_encoder(name, download=False)
+    def _encoder(self, name: str, section: str) -> Encoder:
+        encoder = locate_encoder(name, download=False, section=section)
         if encoder is None:
             raise Pending(f"text encoder {name} is not on this machine yet; `ckd prepare` fetches it")
         return encoder
@@ -94,21 +101,25 @@ class Plan:
         brought = self.brought(domain, settings)
         if brought is not None:
             return brought_address(self.corpus(domain).key, brought)
-        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder))
+        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self._section(settings)))
 
     def brought(self, domain: str, settings: TextSettings) -> Path | None:
         """Return the file of text vectors that a domain brings, or None if an encoder makes them.
+
+        What it brings stands for the configuration's ``text``; a teacher with a way of its own has its encoder.
 
         Raises:
             UserError: it brings vectors, and none of texts with words left out where these are asked for.
         """
         key, own = self.domain(domain)
+        if self._section(settings) != "text":
+            return None
         if own.text_vectors is None or not settings.drop_words:
             return own.text_vectors
         if own.augmented_text_vectors is None:
             raise UserError(
-                f"{key}: brings text_vectors and no augmented_text_vectors, which the pre-training on words left out reads; "
-                "name them, or let the teacher's pretrain.item_drop_coefficient be 1"
+                f"{key}: brings text_vectors and no augmented_text_vectors, which the pre-training on words left out "
+                "reads; name them, or let the teacher's pretrain.item_drop_coefficient be 1"
             )
         return own.augmented_text_vectors
 

@@ -5,7 +5,7 @@ configuration and say what would be done without loading torch.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,10 @@ class NameOrFolder:
 
 Published = Annotated[str, NameOrFolder()]
 """A model of the Hugging Face hub by its name, or a local folder with its files."""
+
+TextField = Literal["title", "brand", "categories", "description"]
+TextStyle = Literal["plain", "unisrec"]
+TextPooling = Literal["mean", "cls", "last"]
 
 
 class Settings(BaseModel):
@@ -63,3 +67,10 @@ def undivided(hidden: Any, heads: Any) -> Iterator[str]:
     """Yield the problem of a width that is no multiple of the attention heads; values may be unchecked."""
     if isinstance(hidden, int) and isinstance(heads, int) and heads > 0 and hidden % heads:
         yield f"hidden ({hidden}) must be a multiple of heads ({heads})"
+
+
+def distinct(fields: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return the fields of a text, if each is named once; a validator."""
+    if fields is not None and len(set(fields)) != len(fields):
+        raise ValueError("names a field twice")
+    return fields

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,8 @@ NETWORKS = ("teachers", "students")
 OPEN = {
     **{step: {*SHARED, "evaluate", *NETWORKS} for step in STEPS},
     # Adaptation and students' training choose their epoch on validation.
-    "teachers": {*SHARED, "evaluate"},
+    # A network that can be both, such as SASRec, is written once.
+    "teachers": {*SHARED, "evaluate", "students"},
     "students": {*SHARED},
     "evaluate": {*SHARED},
     # What all stages share knows none of them.
@@ -182,6 +184,15 @@ def test_status_loads_neither_torch_nor_transformers(labelled):
     *table, last = done.stdout.splitlines()
     assert last == "HEAVY []"
     assert any("ckd distill" in line for line in table)
+
+
+def test_every_package_is_installed():
+    """An editable installation finds folders that setup.cfg forgets; the one that users make does not."""
+    metadata = ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    named = set(metadata["options"]["packages"].split())
+    folders = {path.parent for path in sources(*LAYERS)}
+    assert named == {".".join(("ckd", *folder.relative_to(ROOT).parts)) for folder in folders}
 
 
 def test_no_file_is_too_long_to_read_in_one_sitting():

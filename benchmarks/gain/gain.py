@@ -37,7 +37,7 @@ GRID = [
     dict(zip(RATES, values, strict=True))
     for values in ((128, 0.001, 0.0, 0.5), (128, 0.001, 0.5, 0.5), (128, 0.001, 0.5, 0.3), (512, 0.002, 1.0, 0.5))
 ]
-ARMS = {"plain": ["distill.alpha=0"], "distilled": ["distill.baseline=false"]}
+ARMS = {"plain": ["distill.alpha=0"], "distilled": ["distill.baseline=false", "distill.teachers=[unisrec]"]}
 METRICS = ("recall@10", "recall@50", "ndcg@10", "ndcg@50", "mrr")
 
 Point = Mapping[str, float]

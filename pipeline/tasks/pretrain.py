@@ -1,6 +1,5 @@
 """Teachers from source domains, adapted to each target domain."""
 
-import importlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,19 +33,24 @@ def pretrain(configuration: Configuration, export: Path | None, half: bool) -> N
     device = chosen_device(configuration.device)
     if not plan.trained():
         raise UserError(
-            "teachers: none has `pretrain` or `adapt`, so there is nothing to train; "
-            "frozen checkpoints are used by `ckd precompute` as they are"
+            "teachers: none has `pretrain`, `adapt` or `train`, so there is nothing to train; "
+            "frozen teachers are used by `ckd precompute` as they are"
         )
     with parallel.processes(device):
         console.quiet = parallel.rank() > 0
         for teacher in plan.trained():
-            kind = TEACHERS.load(configuration.teachers[teacher].kind)
-            training = importlib.import_module(f"{kind.__name__}.training")
+            training = _training(plan, teacher)
             for part, artifact in train(plan, teacher, training, device):
                 console.print(f"{teacher}, {part}: {artifact.path}")
                 if export is not None:
                     folder = export / teacher / part
                     parallel.on_first(partial(training.export, artifact.path, folder, half))
+
+
+def _training(plan: Plan, teacher: str) -> ModuleType:
+    steps = {"pretrain_into": plan.teacher(teacher).pretraining(), "adapt_into": plan.teacher(teacher).adaptation()}
+    offers = [function for function, settings in steps.items() if settings is not None]
+    return TEACHERS.load_part(plan.configuration.teachers[teacher].kind, "training", [*offers, "export"])
 
 
 def train(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Iterator[tuple[str, Artifact]]:

@@ -9,5 +9,6 @@ The network is a ``torch.nn.Module`` with the methods of :class:`ckd.stages.stud
 """
 
 from ckd.stages.registry import Registry
+from ckd.stages.settings import Settings
 
-STUDENTS = Registry("ckd.students", {"sasrec": "ckd.stages.students.sasrec"})
+STUDENTS = Registry("ckd.students", {"sasrec": "ckd.stages.students.sasrec"}, ("build",), Settings)

@@ -42,8 +42,8 @@ class Opening:
         text: the domain's text vectors, where the kind reads any.
         device: where it runs.
         serving: float32, as a server would run it, instead of the precision of labels.
-        item_vectors: float32 [n_items, d], what the teacher's ``item_vectors`` gave when it was opened before, where they
-            are kept (``Settings.encodes_items``).
+        item_vectors: float32 [n_items, d], what the teacher's ``item_vectors`` gave when it was opened before, where
+            they are kept (``Settings.encodes_items``).
         splits: whose positions are asked for; a teacher that reads each history by itself computes no others.
     """
 

@@ -1,16 +1,10 @@
 """What identifies a frozen teacher: the digests of its files. Imports nothing heavy."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
-from ckd.storage.keys import canonical_json
-
-if TYPE_CHECKING:
-    from ckd.storage.corpus import Corpus
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -52,8 +46,3 @@ def folder_files(folder: Path, names: tuple[str, ...], key: str) -> dict[str, Pa
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
     """Return the SHA-256 of each file, by role."""
     return {role: sha256_file(path) for role, path in files.items()}
-
-
-def catalogue_digest(corpus: "Corpus") -> str:
-    """Return the SHA-256 of a catalogue's item ids in order of code."""
-    return hashlib.sha256(canonical_json(corpus.items["item_id"].to_pylist()).encode()).hexdigest()

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from ckd.storage.errors import UserError
+
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=2)
@@ -20,11 +22,8 @@ _PATIENCE = timedelta(days=2)
 A process that died is noticed at once by gloo and by torchrun, however long this is."""
 
 
-class Stopped(SystemExit):
-    """The first process failed and says why; the others end without a word."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
+class Stopped(UserError):
+    """The first process failed, and says why."""
 
 
 @contextmanager
@@ -68,7 +67,7 @@ def on_first(do: Callable[[], T]) -> T | None:
     finally:
         dist.broadcast_object_list(failed, src=0)
     if failed[0]:
-        raise Stopped
+        raise Stopped("the first process failed; what it printed says why")
     return done
 
 

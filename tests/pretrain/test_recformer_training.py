@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.pretrain.train import adapt_teacher, pretrain_teacher
+from ckd.stages.teachers.checkpoint import catalogue_digest
 from ckd.stages.teachers.contract import DomainData, Job, Opening
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer import (
     AdaptSettings,
     NetworkSettings,
@@ -150,7 +151,7 @@ def test_without_masked_language_modelling_the_loss_is_the_contrast():
 
 
 def test_too_few_sequences_are_refused():
-    with pytest.raises(UserError, match=r"the sources have 15 sequences .* pretrain.held_out asks for 16"):
+    with pytest.raises(UserError, match=r"the sources have 15 sequences .* pretrain\.held_out asks for 16"):
         pretrain(Job(None, PRETRAIN, CPU), [DomainData(circle(1, 15))])
 
 

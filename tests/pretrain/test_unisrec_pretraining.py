@@ -268,7 +268,7 @@ def test_pre_training_learns_and_the_same_seed_gives_the_same_weights():
     starts = np.random.default_rng(0).integers(0, n_items, 60)
     walks = ((starts[:, None] + np.arange(8)) % n_items).astype(np.int32).ravel()
     domain = replace(domain, corpus=replace(domain.corpus, sequence=walks))
-    settings = PretrainSettings(network=NETWORK, epochs=12, batch_size=20, learning_rate=0.02, seed=7)
+    settings = PretrainSettings(network=NETWORK, epochs=12, batch_size=20, learning_rate=0.02, seed=7, held_out=0)
     model, curve = pretrain(Job(None, settings, CPU), [domain])
     assert [row["epoch"] for row in curve] == list(range(1, 13))
     assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
@@ -282,7 +282,7 @@ def test_pre_training_learns_and_the_same_seed_gives_the_same_weights():
 
 def test_dropping_words_without_text_vectors_for_it_is_refused_before_training():
     domains = [source([4, 5], 6, seed=1), replace(source([4, 5], 6, seed=2), augmented=None)]
-    settings = PretrainSettings(network=NETWORK, epochs=1)
+    settings = PretrainSettings(network=NETWORK, epochs=1, held_out=0)
     with pytest.raises(UserError, match=r"^pretrain.item_drop_coefficient is 0.9, .* set it to 1$"):
         pretrain(Job(None, settings, CPU), domains)
     for enough in ({"item_drop_coefficient": 1.0}, {"sequence_weight": 0.0}):

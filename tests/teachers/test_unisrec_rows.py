@@ -349,3 +349,25 @@ def test_a_file_with_an_id_table_is_not_adapted_without_it(read, world_of, tmp_p
     files = Settings(checkpoint=str(checkpoint.path)).files("tiny", "teachers.uni")
     with pytest.raises(UserError, match=r"has an item ID table; adapt it with adapt.mode: transductive"):
         adapt_into(Job(None, AdaptSettings(mode="inductive"), CPU), files, DomainData(corpus, text))
+
+
+def test_a_configuration_names_the_authors_file_and_a_map(workplace, world, write_recbole):
+    final, tensors = small_file(twin=False)
+    final["adaptor_layers"], draw = [world.text.vectors.shape[1], 2], torch.Generator().manual_seed(1)
+    for name, tensor in tensors.items():
+        if name.startswith("moe_adaptor"):
+            shape = [16 if size == 3 else size for size in tensor.shape]
+            tensors[name] = torch.randn(shape, generator=draw)
+    ids = world.corpus.items["item_id"].to_pylist()
+    tensors["plm_embedding.weight"] = torch.randn(len(ids) + 1, 16, generator=draw)
+    tensors["item_embedding.weight"] = torch.randn(len(ids) + 1, 2, generator=draw)
+    write_recbole(workplace.folder / "tiny.pth", final, tensors)
+    (workplace.folder / "ids.json").write_text(json.dumps([None, *ids[::-1]]))
+    named = ["--set", "teachers.uni.checkpoint='{domain}.pth'"]
+    without = workplace.ckd("precompute", *named)
+    assert without.returncode == 2
+    assert "no row has the text vector of item 'item-00' (40 of 40 items have none)" in " ".join(without.stderr.split())
+    done = workplace.ckd("precompute", *named, "--set", "teachers.uni.item_ids=ids.json")
+    assert done.returncode == 0, done.stderr
+    (labels,) = (workplace.store / "labels" / "teacher=uni" / "domain=tiny").glob("key=*")
+    assert any(labels.rglob("*.parquet"))

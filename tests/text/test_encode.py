@@ -62,6 +62,16 @@ def test_a_vector_is_the_mean_over_the_tokens_of_its_text(encoder, max_tokens):
         np.testing.assert_allclose(vector, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("pooling", "index"), [("cls", 0), ("last", -1)])
+def test_a_vector_is_that_of_the_first_or_last_token_where_that_is_asked_for(encoder, pooling, index):
+    tokenizer, model = AutoTokenizer.from_pretrained(encoder.folder), AutoModel.from_pretrained(encoder.folder)
+    found = encode_texts(TEXTS, encoder, 32, CPU, pooling=pooling)
+    for text, vector in zip(TEXTS, found, strict=True):
+        with torch.inference_mode():
+            hidden = model(**tokenizer(text, truncation=True, max_length=32, return_tensors="pt")).last_hidden_state[0]
+        np.testing.assert_allclose(vector, hidden[index].numpy(), rtol=0, atol=1e-5)
+
+
 def test_who_shares_a_batch_changes_no_vector(encoder, monkeypatch):
     together = encode_texts(TEXTS, encoder, 32, CPU)
     alone = np.concatenate([encode_texts([text], encoder, 32, CPU) for text in TEXTS])

@@ -69,6 +69,12 @@ class AdaptSettings(settings.Settings):
         default="two-stage",
         description="none: as pre-trained; two-stage: item vectors encoded anew before each epoch, then fixed",
     )
+    contrast_epochs: int = Field(
+        default=0,
+        ge=0,
+        description="epochs of the first stage that begin with pre-training's item-item contrast on the domain, which "
+        "trains the items' side too; the authors have none, their network being far larger",
+    )
     epochs: int = Field(default=128, ge=1, description="passes over the users of the first stage, at most")
     patience: int = Field(
         default=5, ge=1, description="epochs without a better NDCG@10 on validation before the first stage stops"

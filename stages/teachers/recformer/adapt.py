@@ -19,7 +19,15 @@ from ckd.stages.teachers.recformer import AdaptSettings
 from ckd.stages.teachers.recformer.checkpoint import Frozen
 from ckd.stages.teachers.recformer.encode import encode, encode_items
 from ckd.stages.teachers.recformer.network import Recformer, cosine_scores
-from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, assemble, catalogue, token_counts, tokenise
+from ckd.stages.teachers.recformer.tokens import (
+    Inputs,
+    ItemTokens,
+    assemble,
+    catalogue,
+    single_items,
+    token_counts,
+    tokenise,
+)
 from ckd.stages.teachers.state import Epoch
 from ckd.storage.corpus import HELD_OUT, Corpus
 from ckd.storage.errors import UserError
@@ -60,7 +68,7 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
         job,
         model,
         optimiser,
-        lambda _, draw: lesson.batches(draw, encode_anew=True),
+        lesson.first_stage,
         lambda rows, _: lesson.loss(rows),
         seed=settings.seed,
         epochs=settings.epochs,
@@ -69,13 +77,13 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
         first=0,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, settings.warmup, total)),
         precision=settings.precision,
-        second=Phase(lambda _, draw: lesson.batches(draw), settings.second_epochs, settings.second_patience),
+        second=Phase(lesson.second_stage, settings.second_epochs, settings.second_patience),
     )
     return model, curve
 
 
 def item_loss(histories: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return the cross-entropy of the target items against the catalogue, [B, d], [n, d], int64 [B]."""
+    """Return the cross-entropy of the target items against all of some, [B, d], [n, d], int64 [B]."""
     return F.cross_entropy(cosine_scores(histories, items, temperature), target)
 
 
@@ -104,6 +112,7 @@ class Lesson:
         self._tokens: ItemTokens = tokenise(list(catalogue(corpus)), frozen.tokenizer, self._limits)
         self._users = np.flatnonzero(corpus.lengths > HELD_OUT)
         self._batch_size = job.settings.batch_size
+        self._contrast = False
         if not len(self._users):
             raise UserError(f"nothing to train on: no user of corpus {corpus.key[:16]} has a training item")
 
@@ -119,10 +128,19 @@ class Lesson:
         self.model.item_embedding.weight.data.copy_(table)
         self.model.train()
 
-    def batches(self, draw: np.random.Generator, encode_anew: bool = False) -> list[Int64s]:
+    def first_stage(self, epoch: int, draw: np.random.Generator) -> list[Int64s]:
+        """Return the rows of an epoch of the first stage, whose table is encoded anew; see :meth:`batches`."""
+        self._contrast = epoch <= self._job.settings.contrast_epochs
+        self.encode_table()
+        return self.batches(draw)
+
+    def second_stage(self, _: int, draw: np.random.Generator) -> list[Int64s]:
+        """Return the rows of an epoch of the second stage, whose table stays; see :meth:`batches`."""
+        self._contrast = False
+        return self.batches(draw)
+
+    def batches(self, draw: np.random.Generator) -> list[Int64s]:
         """Return the rows of an epoch in batches, int64 [B, 2]: end of the history in the corpus, and its items."""
-        if encode_anew:
-            self.encode_table()
         trained = self._corpus.lengths[self._users] - HELD_OUT
         items = draw.integers(trained)
         rows = np.stack([self._corpus.offsets[self._users] + items, items], 1)
@@ -130,13 +148,25 @@ class Lesson:
         return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
-        """Return the cross-entropy of the items that follow, over the whole catalogue; the table is a constant."""
-        target = torch.from_numpy(self._corpus.sequence[rows[:, 0]].astype(np.int64)).to(self._device)
-        encoded = self.model.longformer(self._inputs(rows[:, 0], rows[:, 1]).to(self._device))
-        return item_loss(encoded, self.model.item_embedding.weight, target, self.model.longformer.config.temp)
+        """Return the cross-entropy of the items that follow.
+
+        Over the whole catalogue, whose table is a constant, or, in epochs of contrast, over the items of the batch,
+        which are encoded with it.
+        """
+        target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
+        network = self.model.longformer
+        encoded = network(self._inputs(rows[:, 0], rows[:, 1]).to(self._device))
+        if self._contrast:
+            own, place = np.unique(target, return_inverse=True)
+            items = network(single_items(self._tokens, own, self._limits).to(self._device))
+        else:
+            items, place = self.model.item_embedding.weight, target
+        return item_loss(encoded, items, torch.from_numpy(place).to(self._device), network.config.temp)
 
     def scorer(self) -> Scorer:
         """Return a scorer of the network with its table as they are now, for validation."""
+        if self._contrast:
+            self.encode_table()  # the items have been trained since
         self.model.eval()
 
         @torch.inference_mode()

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DENSE_UP_TO = 16
+BLOCK = 2
+"""Queries of a block, in half windows."""
+DENSE_UP_TO = 12
 """Half windows per sequence up to which a masked dense product is faster than cutting into blocks; measured by
 ``benchmarks/recformer``."""
 
@@ -36,35 +38,35 @@ def dense(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: fl
 
 
 def in_blocks(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: float) -> Tensor:
-    """Compute :func:`windowed_attention` by blocks of ``reach`` queries; the work does not grow with the square of L.
+    """Compute :func:`windowed_attention` by blocks of queries, each with the keys that it can reach and the first one.
 
-    Each block sees its own keys, those of both neighbours and the first one.
+    The work grows with the length, not with its square.
     """
     batch, _, length, _ = q.shape
-    blocks = -(-length // reach)
-    padded = blocks * reach - length
-    queries = F.pad(q, (0, 0, 0, padded)).unflatten(2, (blocks, reach))
-    # One block of padding before the first and, beside what fills up the last block, one behind it.
-    around = (reach, reach + padded)
+    size = BLOCK * reach
+    span = size + 2 * reach
+    blocks = -(-length // size)
+    missing = blocks * size - length
+    queries = F.pad(q, (0, 0, 0, missing)).unflatten(2, (blocks, size)).transpose(1, 2)
+    around = (reach, reach + missing)
     keys, values = (
-        F.pad(x, (0, 0, *around)).unfold(2, 3 * reach, reach).transpose(-1, -2) for x in (k, v)
-    )  # [B, heads, blocks, 3 * reach, d]
-    keys, values = (
-        torch.cat([x[:, :, None, :1].expand(-1, -1, blocks, -1, -1), cut], 3) for x, cut in ((k, keys), (v, values))
-    )
-    index = torch.arange(reach, device=q.device)
-    offset = torch.arange(3 * reach, device=q.device) - reach
-    near = (offset - index[:, None]).abs() <= reach  # [reach, 3 * reach]
+        torch.cat([_first(x, blocks), F.pad(x, (0, 0, *around)).unfold(2, span, size).permute(0, 2, 1, 4, 3)], 3)
+        for x in (k, v)
+    )  # [B, blocks, heads, 1 + span, d]
+    near = (torch.arange(span, device=q.device) - torch.arange(size, device=q.device)[:, None] - reach).abs() <= reach
     # The first token comes in once, beside the window.
-    inside = real.clone()
-    inside[:, 0] = False
-    inside = F.pad(inside, around).unfold(1, 3 * reach, reach)  # [B, blocks, 3 * reach]
+    inside = F.pad(real[:, 1:], (reach + 1, reach + missing)).unfold(1, span, size)  # [B, blocks, span]
     seen = F.pad(near & inside.unsqueeze(2), (1, 0), value=True)
     mixed = F.scaled_dot_product_attention(
-        queries.transpose(1, 2).flatten(0, 1),
-        keys.transpose(1, 2).flatten(0, 1),
-        values.transpose(1, 2).flatten(0, 1),
+        queries.flatten(0, 1),
+        keys.flatten(0, 1),
+        values.flatten(0, 1),
         attn_mask=seen.flatten(0, 1).unsqueeze(1),
         dropout_p=dropout,
     )
     return mixed.unflatten(0, (batch, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+def _first(x: Tensor, blocks: int) -> Tensor:
+    """Return the first token's row for each block, [B, heads, L, d] -> [B, blocks, heads, 1, d]."""
+    return x[:, None, :, :1].expand(-1, blocks, -1, -1, -1)

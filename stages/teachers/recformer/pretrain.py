@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from ckd.stages.batching import length_buckets
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, Job
-from ckd.stages.teachers.loop import generator, run_epochs
+from ckd.stages.teachers.held_out import hits, split_sequences
+from ckd.stages.teachers.loop import run_epochs
 from ckd.stages.teachers.recformer import PretrainSettings
 from ckd.stages.teachers.recformer.config import from_settings
 from ckd.stages.teachers.recformer.masking import IGNORED, mask, mask_token, word_starts
@@ -27,7 +28,6 @@ from ckd.stages.teachers.recformer.network import LanguageHead, Recformer, at_le
 from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, assemble, catalogue, token_counts, tokenise
 from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
 from ckd.stages.teachers.state import Epoch
-from ckd.storage.errors import UserError
 
 Int64s = npt.NDArray[np.int64]
 
@@ -135,7 +135,7 @@ def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[Recformer, Tokeni
     sizes = settings.network.model_copy(update={"vocabulary": tokenizer.get_vocab_size()})
     config = from_settings(sizes).model_copy(update={"mlm_weight": settings.mlm_weight})
     mixture = mix(sources, tokenise(items, tokenizer, config.limits), config.limits)
-    held_out, trained = _split(mixture, settings)
+    held_out, trained = split_sequences(len(mixture.start), settings.held_out, settings.seed)
     torch.manual_seed(settings.seed)
     model = Pretraining(Recformer(config), settings.mlm_weight, word_starts(tokenizer), mask_token(tokenizer))
     model.to(job.device)
@@ -163,18 +163,6 @@ def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[Recformer, Tokeni
     return model.longformer, tokenizer, curve
 
 
-def _split(mixture: Mixture, settings: PretrainSettings) -> tuple[Int64s, Int64s]:
-    """Return the sequences that choose the epoch and those that are trained on, both in order."""
-    n = len(mixture.start)
-    if n < settings.held_out + 2:
-        raise UserError(
-            f"the sources have {n} sequences of {SHORTEST} or more items; pretrain.held_out asks for "
-            f"{settings.held_out} to be left out, so nothing is left to train on: lower it or add sources"
-        )
-    order = generator(settings.seed).permutation(n)
-    return np.sort(order[: settings.held_out]), np.sort(order[settings.held_out :])
-
-
 def drawn_pairs(mixture: Mixture, rows: Int64s, batch_size: int, draw: np.random.Generator) -> list[Int64s]:
     """Return the pairs of one epoch in batches, int64 [B, 2]: a sequence and the place of its item, in its second half.
 
@@ -198,5 +186,4 @@ def accuracy(model: Recformer, mixture: Mixture, held_out: Int64s, device: torch
     ]
     histories, items = (torch.cat([model(pair[side].to(device)) for pair in pairs]) for side in (0, 1))
     own = torch.from_numpy(mixture.sequence[mixture.start[order] + mixture.length[order] - 1]).to(device)
-    best = cosine_scores(histories, items, model.config.temp).argmax(1)
-    return float((own[best] == own).float().mean())
+    return hits(cosine_scores(histories, items, model.config.temp), own)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ckd.stages.teachers.frozen import catalogue_digest
+from ckd.stages.teachers.checkpoint import catalogue_digest
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 

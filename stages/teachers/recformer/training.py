@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ckd.stages.teachers.checkpoint import catalogue_digest
 from ckd.stages.teachers.contract import DomainData, Job
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer.adapt import adapt
 from ckd.stages.teachers.recformer.checkpoint import open_frozen, save_weights
 from ckd.stages.teachers.recformer.config import RecformerConfig, save_config

@@ -22,6 +22,10 @@ CHECKPOINT, ITEM_IDS = "checkpoint", "item_ids"
 """Roles of the files of a teacher that the authors' code wrote."""
 
 
+WORD_DROP = 0.15
+"""Share of words that the authors leave out of the texts of augmented items."""
+
+
 class NetworkSettings(settings.Settings):
     """Sizes of a UniSRec that is trained from scratch; a checkpoint brings its own."""
 
@@ -48,7 +52,16 @@ class PretrainSettings(settings.Settings):
     """Contrastive pre-training over the mixed source domains (paper, section 2.3)."""
 
     network: NetworkSettings = Field(default_factory=NetworkSettings)
-    epochs: int = Field(default=10, ge=1, description="passes over all source sequences")
+    epochs: int = Field(default=10, ge=1, description="passes over all source sequences, at most")
+    patience: int = Field(
+        default=5, ge=1, description="epochs without a better accuracy on held-out sequences before training stops"
+    )
+    held_out: int = Field(
+        default=1_024,
+        ge=0,
+        description="source sequences, drawn by the seed, that choose the epoch and are not trained on; with 0 the "
+        "last epoch is kept",
+    )
     batch_size: int = Field(default=512, ge=2, description="sequences per step, of all domains mixed")
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
     sequence_weight: float = Field(default=1e-3, ge=0, description="lambda of the sequence-sequence contrast")
@@ -124,6 +137,12 @@ class Settings(TeacherSettings):
     def text_settings(self, common: Any) -> Any:
         """Return the configuration's ``text``: item vectors are made from text vectors."""
         return common
+
+    def augmentation(self, text: Any) -> Any | None:
+        """Return the texts' settings with words left out, where some batches of the pre-training drop words."""
+        if self.pretrain is None or not self.pretrain.drops_words():
+            return None
+        return text.model_copy(update={"drop_words": WORD_DROP})
 
     def pretraining(self) -> PretrainSettings | None:
         """Return ``pretrain``."""

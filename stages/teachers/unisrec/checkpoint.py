@@ -1,23 +1,20 @@
-"""A frozen UniSRec on disk: ``config.json`` and ``model.safetensors``. Opening one runs no foreign code."""
+"""A frozen UniSRec on disk: what its configuration says, and which domains and text vectors it fits."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from typing import Literal
 
 from ckd.stages import settings
+from ckd.stages.teachers.checkpoint import catalogue_digest, read_config, read_weights, save_config, save_weights
 from ckd.stages.teachers.contract import TextVectors
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.unisrec import CHECKPOINT, ITEM_IDS, NetworkSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.stages.teachers.unisrec.rows import open_pth
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
+
+__all__ = ["Config", "catalogue_digest", "check_fit", "load_config", "load_model", "save_config", "save_weights"]
 
 
 class Config(settings.Settings):
@@ -36,52 +33,24 @@ class Config(settings.Settings):
     """Digest of the catalogue's item ids in order of code (transductive only)."""
 
 
-def save_weights(model: UniSRec, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write the weights as safetensors."""
-    # Not save_file: what it raises on a full disk is no OSError.
-    path.write_bytes(save({name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}))
-
-
-def save_config(config: Config, path: Path) -> None:
-    """Write the configuration as JSON."""
-    path.write_text(json.dumps(config.model_dump(mode="json"), indent=1) + "\n")
-
-
 def load_config(folder: Path) -> Config:
     """Read and check ``config.json``.
 
     Raises:
         UserError: it is missing or not the configuration of a UniSRec.
     """
-    path = folder / CONFIG
-    try:
-        return Config.model_validate(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no {CONFIG}: a frozen teacher is a folder with {CONFIG} and {WEIGHTS}"
-        ) from None
-    except (ValueError, ValidationError) as error:
-        problem = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-        place = ".".join(str(part) for part in problem["loc"])
-        raise UserError(f"{path}: {place or 'not JSON'}: {problem['msg']}") from None
+    return read_config(folder, Config)
 
 
 def load_model(folder: Path, config: Config, n_items: int | None) -> UniSRec:
     """Build the network of a folder and fill it, float32, in evaluation mode.
 
     Raises:
-        UserError: the weights are missing, torn, or do not fit the configuration; names the first tensor that
-            is missing, unknown, of another shape or not finite.
+        UserError: the weights are missing, torn, or do not fit the configuration.
     """
-    path = folder / WEIGHTS
     model = UniSRec(config.network, config.text_dimensions, n_items if config.mode == "transductive" else None)
-    try:
-        tensors = load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be opened as safetensors: {error}") from None
-    _check_tensors(path, tensors, model.state_dict())
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return model.eval()
+    read_weights(folder / WEIGHTS, model, "UniSRec")
+    return model
 
 
 def load_frozen(files: Mapping[str, Path], corpus: Corpus, text: TextVectors) -> tuple[Config, UniSRec]:
@@ -135,18 +104,3 @@ def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, t
             f"{folder}: this teacher has an ID table for another catalogue than the domain's {corpus.n_items} items; "
             "take a teacher without such a table, the pre-trained or an inductive one, and adapt that to this domain"
         )
-
-
-def _check_tensors(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    for name, tensor in expected.items():
-        if name not in found:
-            raise UserError(f"{path}: tensor {name} is missing; expected shape {list(tensor.shape)}")
-        if found[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: tensor {name} has shape {list(found[name].shape)}, config.json asks for {list(tensor.shape)}"
-            )
-        if not bool(found[name].isfinite().all()):
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity")
-    for name in found:
-        if name not in expected:
-            raise UserError(f"{path}: tensor {name} is not part of the UniSRec that config.json describes")

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ckd.stages.batching import flat_index, length_buckets, padded, training_windows
+from ckd.stages.batching import at, flat_index, length_buckets, padded, training_windows
 from ckd.stages.teachers.contract import DomainData, Job
+from ckd.stages.teachers.held_out import hits, split_sequences
 from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import PretrainSettings
 from ckd.stages.teachers.unisrec.network import UniSRec
@@ -89,18 +90,35 @@ def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[UniSRec, list[Epo
             f"pretrain.item_drop_coefficient is {settings.item_drop_coefficient}, so some batches drop words, but not "
             "every source has text vectors with dropped words; set it to 1"
         )
+    held_out, trained = split_sequences(len(mixture.start), settings.held_out, settings.seed)
     model = UniSRec(settings.network, mixture.text.shape[1]).to(job.device)
     curve = run_epochs(
         job,
         model,
         torch.optim.Adam(model.parameters(), lr=settings.learning_rate),
-        lambda _, draw: length_buckets(mixture.length, settings.batch_size, draw),
+        lambda _, draw: [trained[rows] for rows in length_buckets(mixture.length[trained], settings.batch_size, draw)],
         lambda rows, draw: contrast(model, mixture, rows, settings, draw),
         seed=settings.seed,
         epochs=settings.epochs,
+        validate=(lambda: {"accuracy": accuracy(model, mixture, held_out)}) if len(held_out) else None,
+        watched="accuracy",
+        patience=settings.patience,
         precision=settings.precision,
     )
     return model, curve
+
+
+@torch.inference_mode()
+def accuracy(model: UniSRec, mixture: Mixture, held_out: npt.NDArray[np.int64]) -> float:
+    """Return how often the last item of a held-out sequence scores best among the last items of all of them."""
+    model.eval()
+    start, length = mixture.start[held_out], mixture.length[held_out]
+    inputs, _ = padded(mixture.sequence, start, length)
+    device = mixture.text.device
+    states = at(model.encode(model.item_table(mixture.text[inputs.to(device)])), torch.from_numpy(length - 1))
+    own = torch.from_numpy(mixture.sequence[start + length].astype(np.int64)).to(device)
+    items = model.item_table(mixture.text[own])
+    return hits(F.normalize(states, dim=-1) @ F.normalize(items, dim=-1).T, own)
 
 
 def _joined(vectors: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Tensor:

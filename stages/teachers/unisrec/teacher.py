@@ -11,11 +11,10 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ckd.stages.batching import at, histories, padded
+from ckd.stages.teachers.causal import every_position, one_position
 from ckd.stages.teachers.contract import Opening
 from ckd.stages.teachers.unisrec.checkpoint import load_frozen
 from ckd.stages.teachers.unisrec.network import UniSRec
-from ckd.stages.teachers.windows import batches, windows
 from ckd.storage.corpus import Corpus
 
 
@@ -27,7 +26,6 @@ class UniSRecTeacher:
     ) -> None:
         self._model = model.to(device, dtype).eval()
         self._corpus = corpus
-        self._device, self._dtype = device, dtype
         with torch.inference_mode():
             self._table = self._model.item_table(torch.from_numpy(text).to(device, dtype))
 
@@ -51,27 +49,19 @@ class UniSRecTeacher:
         """Return unit vectors [n_items, d]."""
         return F.normalize(self._table, dim=-1)
 
-    @torch.inference_mode()
     def queries(self, first: int, last: int, batch_size: int) -> torch.Tensor:
         """Return unit sequence vectors divided by tau, [N, d]; see the contract."""
-        network = self._model.settings
-        passes = windows(self._corpus, first, last, network.max_length)
-        out = torch.empty(int(passes.reads.sum()), network.hidden, dtype=self._dtype, device=self._device)
-        for batch in batches(passes, batch_size):
-            length, reads = passes.length[batch], passes.reads[batch]
-            codes, _ = padded(self._corpus.sequence, passes.start[batch], length)
-            encoded = self._model.encode(self._table[codes.to(self._device)])
-            index = torch.arange(encoded.shape[1])
-            ends, counts = torch.from_numpy(length).unsqueeze(1), torch.from_numpy(reads).unsqueeze(1)
-            read = (index < ends) & (index >= ends - counts)
-            rows = (torch.from_numpy(passes.row[batch]).unsqueeze(1) + index - (ends - counts))[read]
-            out[rows.to(self._device)] = encoded[read.to(self._device)]
-        return F.normalize(out, dim=-1) / network.temperature
+        length = self._model.settings.max_length
+        encoded = every_position(self._encode, self._corpus, first, last, length, batch_size, self._table)
+        return self._scaled(encoded)
 
-    @torch.inference_mode()
     def queries_at(self, users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> torch.Tensor:
         """Return unit sequence vectors divided by tau, [n, d]; see the contract."""
-        network = self._model.settings
-        codes, ends = histories(self._corpus, users, position, network.max_length)
-        encoded = at(self._model.encode(self._table[codes.to(self._device)]), ends)
-        return F.normalize(encoded, dim=-1) / network.temperature
+        length = self._model.settings.max_length
+        return self._scaled(one_position(self._encode, self._corpus, users, position, length, self._table.device))
+
+    def _encode(self, codes: torch.Tensor) -> torch.Tensor:
+        return self._model.encode(self._table[codes])
+
+    def _scaled(self, encoded: torch.Tensor) -> torch.Tensor:
+        return F.normalize(encoded, dim=-1) / self._model.settings.temperature

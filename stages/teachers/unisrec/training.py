@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors.torch import load_file, save
-
+from ckd.stages.teachers.checkpoint import catalogue_digest, export_frozen
 from ckd.stages.teachers.contract import DomainData, Job, TextVectors
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.unisrec import CHECKPOINT, AdaptSettings, PretrainSettings
 from ckd.stages.teachers.unisrec.adapt import adapt
 from ckd.stages.teachers.unisrec.checkpoint import (
     Config,
-    load_config,
     load_frozen,
     save_config,
     save_weights,
@@ -72,12 +70,8 @@ def _text(domain: DomainData) -> TextVectors:
 
 
 def export(folder: Path, destination: Path, half: bool) -> None:
-    """Copy a frozen teacher, its weights rounded to float16 if ``half``; ckd reads both."""
-    destination.mkdir(parents=True, exist_ok=True)
-    tensors = load_file(folder / WEIGHTS)
-    weights = save({name: t.half() if half else t for name, t in tensors.items()})
-    (destination / WEIGHTS).write_bytes(weights)
-    save_config(load_config(folder), destination / CONFIG)
+    """Copy a frozen UniSRec, its weights rounded to float16 if ``half``."""
+    export_frozen(folder, destination, half)
 
 
 def _add(job: Job, model: UniSRec, config: Config) -> None:
