@@ -26,6 +26,28 @@ labels: {{top_k: 7, shard_rows: 128}}
 students:
   small: {{kind: sasrec, hidden: 8, blocks: 1, max_length: 8}}
 """
+TRAINED = """\
+store: store
+device: cpu
+domains:
+  tiny: {{path: {raw}, k_core: 1}}
+sources:
+  other: {{path: {raw}, k_core: 1}}
+teachers:
+  own:
+    kind: recformer
+    pretrain:
+      network: {{vocabulary: 320, hidden: 8, layers: 2, heads: 2, inner: 8, window: 4, max_tokens: 40, max_items: 5}}
+      epochs: 2
+      held_out: 8
+      batch_size: 16
+    adapt: {{epochs: 2, second_epochs: 1, batch_size: 16, warmup: 2}}
+labels: {{top_k: 7}}
+"""
+EXPORTED = """\
+  back: {kind: recformer, checkpoint: "exported/own/{domain}"}
+labels: {top_k: 7}
+"""
 AUTHORS = """\
 store: store
 device: cpu
@@ -140,6 +162,25 @@ def test_a_mistake_in_the_files_is_one_line_and_stores_nothing(place):
     (line,) = process.stderr.strip().splitlines()
     assert "max_attr_num is missing" in line
     assert len(list(place.store.glob("labels/teacher=rec/domain=tiny/key=*"))) == 1
+
+
+def test_it_is_pre_trained_adapted_exported_in_half_precision_and_labels_again(workplace, world):
+    text = TRAINED.format(raw=world.raw)
+    (workplace.folder / "pipeline.yaml").write_text(text)
+    done(workplace, "pretrain", "--export", "exported", "--half")
+    for name in ("pretrained", "tiny"):
+        files = {path.name for path in (workplace.folder / "exported" / "own" / name).iterdir()}
+        assert files == {"config.json", "model.safetensors", "tokenizer.json"}
+    (workplace.folder / "both.yaml").write_text(text.partition("labels: ")[0] + EXPORTED)
+    done(workplace, "-c", "both.yaml", "precompute")
+    found = {}
+    for teacher in ("own", "back"):
+        parts = workplace.store.glob(f"labels/teacher={teacher}/domain=tiny/key=*/part-*.parquet")
+        table = pa.concat_tables([pq.read_table(part) for part in sorted(parts)])
+        assert table.num_rows == world.corpus.n_positions
+        found[teacher] = table["target_logprob"].to_numpy()
+    np.testing.assert_allclose(found["back"], found["own"], atol=0.3)
+    assert not np.array_equal(found["back"], found["own"])
 
 
 @pytest.mark.parity

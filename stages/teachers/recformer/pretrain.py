@@ -59,8 +59,8 @@ class Pretraining(nn.Module):
             history, item: the pairs.
             masked: masked histories and masked items, each with the tokens to be found.
         """
-        vectors = (parallel.gathered(self.longformer(part)) for part in (history, item))
-        total = item_contrast(*vectors, self.longformer.config.temp)
+        a, b = (parallel.gathered(self.longformer(part)) for part in (history, item))
+        total = item_contrast(a, b, self.longformer.config.temp)
         for inputs, wanted in masked:
             total = total + self._mlm_weight * self.masked_language(inputs, wanted)
         return total
