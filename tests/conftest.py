@@ -195,6 +195,39 @@ def make_teacher() -> Callable[..., Path]:
     return write_teacher
 
 
+def write_recformer(folder: Path, seed: int = 5, **network: Any) -> Path:
+    """Freeze a Recformer in which no tensor is at its default, with a vocabulary learnt from the raw items' words."""
+    import torch
+
+    from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+    from ckd.stages.teachers.recformer import NetworkSettings
+    from ckd.stages.teachers.recformer.checkpoint import save_weights
+    from ckd.stages.teachers.recformer.config import from_settings, save_config
+    from ckd.stages.teachers.recformer.files import TOKENIZER
+    from ckd.stages.teachers.recformer.network import Recformer
+    from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
+
+    tokenizer = learn_vocabulary([{"title": f"{word} {word}", "brand": "", "category": word} for word in WORDS], 330)
+    sizes = {"hidden": 8, "layers": 2, "heads": 2, "inner": 12, "window": 4, "max_tokens": 40, "max_items": 6}
+    config = from_settings(NetworkSettings(**(sizes | network), vocabulary=tokenizer.get_vocab_size()))
+    model = Recformer(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(model, None, folder / WEIGHTS)
+    save_config(config, folder / CONFIG)
+    tokenizer.save(str(folder / TOKENIZER))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_recformer() -> Callable[..., Path]:
+    """A function that freezes a small Recformer of random weights into a folder."""
+    return write_recformer
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The small world; nobody writes into it."""

@@ -11,8 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from ckd.stages.teachers import recformer as recformer_kind
 from ckd.stages.teachers.contract import DomainData, Job
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
+from ckd.stages.teachers.recformer import training as recformer
+from ckd.stages.teachers.recformer.checkpoint import save_weights as save_recformer
+from ckd.stages.teachers.recformer.config import from_settings
+from ckd.stages.teachers.recformer.config import save_config as save_recformer_config
+from ckd.stages.teachers.recformer.files import TOKENIZER
+from ckd.stages.teachers.recformer.network import Recformer
+from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
 from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings
 from ckd.stages.teachers.unisrec import training as unisrec
 from ckd.stages.teachers.unisrec.checkpoint import Config, save_config, save_weights
@@ -24,6 +32,7 @@ from ckd.storage.progress import training_states
 
 CPU = torch.device("cpu")
 EPOCHS = 6
+COLOURS, THINGS = ("red", "blue", "steel", "paper", "glue"), ("tape", "pen", "box", "nail", "ink", "tin")
 
 
 class Kind(NamedTuple):
@@ -44,10 +53,26 @@ def fresh_unisrec(folder, text):
     return {name: folder / name for name in (CONFIG, WEIGHTS)}
 
 
+def fresh_recformer(folder, _):
+    texts = [{"title": f"{colour} {thing}", "brand": thing, "category": ""} for colour in COLOURS for thing in THINGS]
+    tokenizer = learn_vocabulary(texts, 320)
+    sizes = {"hidden": 16, "layers": 2, "heads": 2, "inner": 16, "window": 8, "max_tokens": 48, "max_items": 4}
+    network = recformer_kind.NetworkSettings(**sizes, vocabulary=tokenizer.get_vocab_size())
+    torch.manual_seed(0)
+    folder.mkdir()
+    save_recformer(Recformer(from_settings(network)), None, folder / WEIGHTS)
+    save_recformer_config(from_settings(network), folder / CONFIG)
+    tokenizer.save(str(folder / TOKENIZER))
+    return {name: folder / name for name in (CONFIG, WEIGHTS, TOKENIZER)}
+
+
 COMMON = {"epochs": EPOCHS, "patience": EPOCHS, "batch_size": 8, "learning_rate": 0.02, "dropout": 0.1}
+RECFORMER = COMMON | {"learning_rate": 0.004, "warmup": 2, "second_epochs": 0}
 KINDS = {
     "unisrec": Kind(unisrec, AdaptSettings(**COMMON), fresh_unisrec),
     "unisrec with item IDs": Kind(unisrec, AdaptSettings(**COMMON, mode="transductive"), fresh_unisrec),
+    # A second stage starts from the best epoch, which validation may choose.
+    "recformer": Kind(recformer, recformer_kind.AdaptSettings(**RECFORMER), fresh_recformer),
 }
 
 

@@ -95,15 +95,16 @@ class Settings(TeacherSettings):
     kind: Literal["recformer"] = "recformer"
     checkpoint: Located | None = Field(
         default=None,
-        description="folder with config.json, weights and tokenizer, or the authors' weights file; `{domain}` in it stands "
-        "for the domain's name",
+        description="folder with config.json, model.safetensors and tokenizer, or the authors' weights file; "
+        "`{domain}` in it stands for the domain's name",
     )
     config: Located | None = Field(
         default=None, description="config.json of a weights file; the one beside it by default"
     )
     tokenizer: Located | None = Field(
         default=None,
-        description="tokenizer.json, or a folder with it or with vocab.json and merges.txt; beside the weights by default",
+        description="tokenizer.json, or a folder with it or with vocab.json and merges.txt; beside the weights by "
+        "default",
     )
     item_ids: Located | None = Field(
         default=None,

@@ -1,8 +1,8 @@
 """Two-stage adaptation of a Recformer to one domain (arXiv 2305.13731, section 2.5).
 
-First stage: before each epoch all items are encoded into a table that stays fixed while the network is trained towards it. Second
-stage: from the best epoch of the first, with its table, which now stays. The table is part of what is kept: the authors score
-with it, not with items encoded anew.
+First stage: before each epoch all items are encoded into a table that stays fixed while the network is trained towards
+it. Second stage: from the best epoch of the first, with its table, which now stays. The table is part of what is kept:
+the authors score with it, not with items encoded anew.
 """
 
 import numpy as np
@@ -48,7 +48,8 @@ class Adapted(nn.Module):
 def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch]]:
     """Return the adapted network with its item table and one row of the curve per epoch, of both stages.
 
-    One row of an epoch per user: the history before a random item of the training split, which may be empty, and that item.
+    An epoch has one row per user: the history before a random item of the training split, which may be empty, and that
+    item.
     Epoch 0 of the curve is the network before its first step.
 
     Raises:
@@ -56,7 +57,7 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
     """
     settings: AdaptSettings = job.settings
     torch.manual_seed(settings.seed)
-    lesson = _Lesson(_start(frozen, settings, corpus).to(job.device), frozen, job, corpus)
+    lesson = Lesson(_start(frozen, settings, corpus).to(job.device), frozen, job, corpus)
     model = lesson.model
     optimiser = torch.optim.AdamW(
         [tensor for tensor in model.parameters() if tensor.requires_grad], lr=settings.learning_rate, weight_decay=0.0
@@ -81,6 +82,11 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
     return model, curve
 
 
+def item_loss(histories: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """Return the cross-entropy of the target items against the catalogue, [B, d], [n, d], int64 [B]."""
+    return F.cross_entropy(cosine_scores(histories, items, temperature), target)
+
+
 def rate(step: int, warmup: int, total: int) -> float:
     """Return the factor of the learning rate: rising over the warm-up, then 1 - step / total, which is not re-based."""
     return step / warmup if step < warmup else max(0.0, 1 - step / total)
@@ -96,7 +102,7 @@ def _start(frozen: Frozen, settings: AdaptSettings, corpus: Corpus) -> Adapted:
     return Adapted(model, corpus.n_items)
 
 
-class _Lesson:
+class Lesson:
     """The rows of a domain's training split, and what an epoch does with them."""
 
     def __init__(self, model: Adapted, frozen: Frozen, job: Job, corpus: Corpus) -> None:
@@ -137,8 +143,9 @@ class _Lesson:
         return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
-        """Return the cross-entropy of the items that follow: over the whole catalogue, whose table is a constant, or, in
-        epochs of contrast, over the items of the batch, which are encoded with it.
+        """Return the cross-entropy of the items that follow: over the whole catalogue, whose table is a constant.
+
+        In epochs of contrast it is over the items of the batch, which are encoded with it.
         """
         target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
         network = self.model.longformer
@@ -148,15 +155,13 @@ class _Lesson:
             items = network(single_items(self._tokens, own, self._limits).to(self._device))
         else:
             items, place = self.model.item_embedding.weight, target
-        logits = cosine_scores(encoded, items, network.config.temp).float()
-        return F.cross_entropy(logits, torch.from_numpy(place).to(self._device))
+        return item_loss(encoded, items, torch.from_numpy(place).to(self._device), network.config.temp)
 
     def scorer(self) -> Scorer:
         """Return a scorer of the network with its table as they are now, for validation."""
         if self._contrast:
             self.encode_table()  # the items have been trained since
         self.model.eval()
-        items = F.normalize(self.model.item_embedding.weight, dim=-1)
 
         @torch.inference_mode()
         def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
@@ -165,7 +170,7 @@ class _Lesson:
             encoded = encode(
                 self.model.longformer, length, lambda rows: self._inputs(end[rows], shown[rows]), self._device
             )
-            return F.normalize(encoded, dim=-1) @ items.T
+            return cosine_scores(encoded, self.model.item_embedding.weight, self.model.longformer.config.temp)
 
         return score
 

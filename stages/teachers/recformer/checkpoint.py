@@ -4,7 +4,7 @@ All layouts hold the same tensors under other prefixes; ``longformer.`` marks a 
 the language head of pre-training, or the item table of fine-tuning, which is what the authors score with.
 """
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer.config import RecformerConfig, load_config
 from ckd.stages.teachers.recformer.files import MERGES, TOKENIZER, VOCABULARY
 from ckd.stages.teachers.recformer.network import Recformer
-from ckd.stages.teachers.recformer.tokens import MASK, PAD, SPECIALS, START
+from ckd.stages.teachers.recformer.tokens import MASK, SPECIALS
 from ckd.stages.teachers.recformer.vocabulary import add_specials, byte_level
 from ckd.storage.errors import UserError
 
@@ -67,14 +67,9 @@ def load_weights(path: Path, config: RecformerConfig) -> tuple[Recformer, Tensor
         UserError: see :func:`open_frozen`.
     """
     tensors = plain_names(read_tensors(path), path)
+    model = Recformer(config)
+    _check(path, tensors, model)
     table = tensors.pop(ITEM_TABLE, None)
-    try:
-        model = Recformer(config)
-    except KeyError:
-        raise UserError(
-            f"{path.parent / CONFIG}: hidden_act: {config.hidden_act!r} is no activation known here"
-        ) from None
-    _check(path, tensors, table, model)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval(), None if table is None else table.float()
 
@@ -91,12 +86,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path} cannot be opened as safetensors: {error}") from None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        with warnings.catch_warnings(action="ignore"):  # of how old files were written
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a torn pickle can make torch raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{path} is no file of weights that can be opened without running code ({reason}); give the authors' .bin or .ckpt, "
-            "or safetensors"
+            f"{path} is no file of weights that can be opened without running code ({reason}); give the authors' .bin "
+            "or .ckpt, or safetensors"
         ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -109,20 +105,23 @@ def plain_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the encoder's tensors under the network's own names, and the item table; without the language head.
 
     Raises:
-        UserError: the file has no word embeddings.
+        UserError: the file has no word embeddings, or a tensor twice.
     """
     named = dict(tensors)
     for wrapper in _WRAPPERS:
         if named and all(name.startswith(wrapper) for name in named):
             named = {name.removeprefix(wrapper): tensor for name, tensor in named.items()}
     named = {name: tensor for name, tensor in named.items() if not name.startswith(_HEAD)}
+    for name in named:
+        if f"{_ENCODER}{name}" in named:
+            raise UserError(f"{path}: tensor {name} is there twice, with and without the prefix {_ENCODER}")
     named = {name.removeprefix(_ENCODER): tensor for name, tensor in named.items()}
     for name in _UNUSED:
         named.pop(name, None)
     if named and _WORDS not in named and any(name.startswith("encoder.layer.") for name in named):
         raise UserError(
-            f"{path}: tensor {_WORDS} is missing: such a file leaves out the frozen word embeddings; convert it with the "
-            "authors' convert_pretrain_ckpt.py, which puts them back"
+            f"{path}: tensor {_WORDS} is missing: such a file leaves out the frozen word embeddings; convert it with "
+            "the authors' convert_pretrain_ckpt.py, which puts them back"
         )
     return named
 
@@ -139,23 +138,23 @@ def open_tokenizer(files: Mapping[str, Path], config: RecformerConfig) -> Tokeni
             tokenizer = Tokenizer.from_file(str(path))
         else:
             tokenizer = byte_level(models.BPE.from_file(str(path), str(files[MERGES])))
-            add_specials(tokenizer)
     except Exception as error:  # the library raises nothing more specific
         raise UserError(f"{path} cannot be read as a tokenizer: {error}") from None
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    for text, number in ((SPECIALS[START], START), (SPECIALS[PAD], PAD)):
-        if tokenizer.token_to_id(text) != number:
-            raise UserError(
-                f"{path}: {text} has id {tokenizer.token_to_id(text)}, a Recformer's tokenizer gives it {number}"
-            )
+    for number, text in enumerate(SPECIALS):
+        if (found := tokenizer.token_to_id(text)) != number:
+            there = "no id" if found is None else f"id {found}"
+            raise UserError(f"{path}: token {text} has {there}; in a Recformer's tokenizer it has id {number}")
     if tokenizer.token_to_id(MASK) is None:
         raise UserError(f"{path}: there is no token {MASK}; a Recformer's tokenizer has it")
-    if tokenizer.get_vocab_size() > config.vocab_size:
+    if tokenizer.get_vocab_size() != config.vocab_size:
         raise UserError(
-            f"{path} knows {tokenizer.get_vocab_size()} tokens, config.json has vocab_size {config.vocab_size}; take the "
-            "tokenizer that the weights were trained with"
+            f"{path} knows {tokenizer.get_vocab_size()} tokens, config.json has vocab_size {config.vocab_size}; take "
+            "the tokenizer that the weights were trained with"
         )
+    # A tokenizer.json may have them in its vocabulary without finding them in texts.
+    add_specials(tokenizer)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     return tokenizer
 
 
@@ -168,21 +167,20 @@ def save_weights(model: Recformer, table: Tensor | None, path: Path, dtype: torc
     path.write_bytes(save({name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}))
 
 
-def _check(path: Path, found: Mapping[str, Tensor], table: Tensor | None, model: Recformer) -> None:
-    expected = model.state_dict()
-    for name, tensor in expected.items():
+def _check(path: Path, found: Mapping[str, Tensor], model: Recformer) -> None:
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in expected.items():
         if name not in found:
-            raise UserError(f"{path}: tensor {name} is missing; expected shape {list(tensor.shape)}")
-        if found[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: tensor {name} has shape {list(found[name].shape)}, config.json asks for {list(tensor.shape)}"
-            )
-    for name in found:
-        if name not in expected:
+            raise UserError(f"{path}: tensor {name} is missing; config.json asks for shape {shape}")
+    for name, tensor in found.items():
+        if name not in expected and name != ITEM_TABLE:
             raise UserError(f"{path}: tensor {name} is not part of the Recformer that config.json describes")
-    width = model.config.hidden_size
-    if table is not None and (table.dim() != 2 or table.shape[1] != width):
-        raise UserError(f"{path}: tensor {ITEM_TABLE} has shape {list(table.shape)}, expected [items, {width}]")
-    for name, tensor in {**found, **({} if table is None else {ITEM_TABLE: table})}.items():
+        own = list(tensor.shape)
+        if name == ITEM_TABLE and (len(own) != 2 or own[1] != model.config.hidden_size):
+            raise UserError(f"{path}: tensor {name} has shape {own}, expected [items, {model.config.hidden_size}]")
+        if name in expected and own != expected[name]:
+            raise UserError(f"{path}: tensor {name} has shape {own}, config.json asks for {expected[name]}")
+        if not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise UserError(f"{path}: tensor {name} is {tensor.dtype}, {tensor.layout}; plain floats are expected")
         if not bool(tensor.isfinite().all()):
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity")
+            raise UserError(f"{path}: tensor {name} holds NaN or infinity; such weights cannot be used")

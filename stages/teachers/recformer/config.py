@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from transformers.activations import ACT2FN
 
 from ckd.stages.teachers.recformer import NetworkSettings
 from ckd.stages.teachers.recformer.tokens import ATTRIBUTES, PAD, START, Limits
@@ -42,7 +43,14 @@ class RecformerConfig(BaseModel):
     bos_token_id: int = START
     pooler_type: str = "cls"
     items: str | None = None
-    """Digest of the catalogue whose item table ckd stored with the weights, in order of code; no field of the authors'."""
+    """Digest of the catalogue whose item table ckd stored with the weights, by code; the authors have no such field."""
+
+    @field_validator("hidden_act")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in ACT2FN:
+            raise ValueError(f"{name!r} is no activation of Hugging Face's transformers, such as gelu")
+        return name
 
     @model_validator(mode="before")
     @classmethod
@@ -57,13 +65,15 @@ class RecformerConfig(BaseModel):
     def _fits(self) -> Self:
         if len(self.attention_window) != self.num_hidden_layers:
             raise ValueError(
-                f"attention_window has {len(self.attention_window)} entries, num_hidden_layers is {self.num_hidden_layers}"
+                f"attention_window has {len(self.attention_window)} entries, but num_hidden_layers is "
+                f"{self.num_hidden_layers}"
             )
         if any(window < 2 or window % 2 for window in self.attention_window):
             raise ValueError(f"attention_window must hold even numbers, not {list(self.attention_window)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
             )
         if self.max_position_embeddings < self.max_token_num + _MARGIN:
             raise ValueError(
@@ -122,14 +132,14 @@ def load_config(path: Path) -> RecformerConfig:
         field = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "missing":
             raise UserError(
-                f"{path}: {field} is missing; write all fields of the authors' RecformerConfig into it (a plain Longformer "
-                f"configuration lacks what the authors set in their scripts)"
+                f"{path}: {field} is missing; write all fields of the authors' RecformerConfig into it (a plain "
+                "Longformer configuration lacks what the authors set in their scripts)"
             ) from None
         raise UserError(
             f"{path}: {f'{field}: ' if field else ''}{problem['msg'].removeprefix('Value error, ')}"
         ) from None
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+        raise UserError(f"{path}: not JSON in UTF-8: {error}") from None
 
 
 def save_config(config: RecformerConfig, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Many histories or items through a Recformer, without padding beyond the longest of a batch."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ def encode(
 ) -> torch.Tensor:
     """Return the vector of each of N token sequences, [N, d], on the device, in the network's dtype.
 
+    The bits do not depend on the number of threads.
+
     Args:
         model: in evaluation mode.
         length: int64 [N], tokens of each.
@@ -38,10 +41,33 @@ def encode(
         mixed: run under bfloat16 autocast; the vectors are float32 all the same.
     """
     out = torch.empty(len(length), model.config.hidden_size, device=device, dtype=next(model.parameters()).dtype)
-    with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        for rows in passes(length):
-            out[torch.from_numpy(rows).to(device)] = model(inputs(rows).to(device)).to(out.dtype)
+
+    @torch.inference_mode()
+    def fill(rows: Int64s) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            encoded = model(inputs(rows).to(device))
+        out[torch.from_numpy(rows).to(device)] = encoded.to(out.dtype)
+
+    _each(fill, passes(length), device)
     return out
+
+
+def _each(do: Callable[[Int64s], None], jobs: Iterator[Int64s], device: torch.device) -> None:
+    """Do all jobs: on a CPU each one in a single thread, several at a time.
+
+    Several threads in one matrix product would sum in an order that depends on how many they are.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        for job in jobs:
+            do(job)
+        return
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(do, jobs))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.inference_mode()

@@ -26,10 +26,14 @@ def checkpoint_files(named: Mapping[str, str], domain: str, where: str) -> dict[
     """
     checkpoint = Path(named["checkpoint"].replace("{domain}", domain))
     folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    if checkpoint.is_dir() and not (checkpoint / WEIGHTS).is_file():
+        raise UserError(
+            f"{where}.checkpoint: {checkpoint} holds no {WEIGHTS}; name the weights file itself if it is the authors'"
+        )
     weights = str(checkpoint / WEIGHTS) if checkpoint.is_dir() else named["checkpoint"]
     files = {
-        CONFIG: named_file(named.get("config", str(folder / CONFIG)), domain, f"{where}.config"),
         WEIGHTS: named_file(weights, domain, f"{where}.checkpoint"),
+        CONFIG: named_file(named.get("config", str(folder / CONFIG)), domain, f"{where}.config"),
         **tokenizer_files(Path(named.get("tokenizer", str(folder)).replace("{domain}", domain)), f"{where}.tokenizer"),
     }
     if "item_ids" in named:
@@ -51,6 +55,6 @@ def tokenizer_files(place: Path, key: str) -> dict[str, Path]:
         if (folder / VOCABULARY).is_file() and (folder / MERGES).is_file():
             return {name: folder / name for name in (VOCABULARY, MERGES)}
     raise UserError(
-        f"{key}: {place} holds neither {TOKENIZER} nor {VOCABULARY} and {MERGES}, nor does a folder {TOKENIZER_FOLDER} in it; "
-        "name the folder of the tokenizer that the weights were trained with"
+        f"{key}: {place} holds neither {TOKENIZER} nor {VOCABULARY} and {MERGES}, nor does a folder {TOKENIZER_FOLDER} "
+        "in it; name the folder of the tokenizer that the weights were trained with"
     )

@@ -1,7 +1,8 @@
 """Whole-word masking for masked language modelling, as the authors do it (arXiv 2305.13731, section 2.4).
 
-A token begins a word if its text begins with a space or with punctuation; others join the word before them. Because
-names and values are tokenised without a leading space, an attribute's name and the first word of its value belong to the word before.
+A token begins a word if its text begins with a space or with punctuation; others join the word before them. Names and
+values are tokenised without a leading space, so an attribute's name and the first word of its value belong to the word
+before them.
 """
 
 import string

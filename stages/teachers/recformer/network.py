@@ -1,11 +1,12 @@
-"""The Recformer network (arXiv 2305.13731, section 2.3): a Longformer over four summed embeddings; names of tensors as in
-the authors' checkpoints.
+"""The Recformer network (arXiv 2305.13731, section 2.3): a Longformer over four summed embeddings; its tensors have the
+names of the authors' checkpoints.
 
-Attention (Longformer, arXiv 2004.05150, section 3): a token sees those at most half a window away and the first one, which is
-global and sees all, through projections of its own. Two exact rearrangements make it fast:
+Attention (Longformer, arXiv 2004.05150, section 3): a token sees those at most half a window away and the first one.
+The first one is global: it sees all, through projections of its own. Two exact rearrangements make this fast:
 
-- The global row needs no keys and values of its own at every token: ``q . (W x) = (W^T q) . x`` and ``sum p (W x) = W (sum p x)``,
-  so two products of a width-by-width matrix with every token become a few vectors per head.
+- The global row needs no keys and values of its own at every token: ``q . (W x) = (W^T q) . x`` and
+  ``sum p (W x) = W (sum p x)``, so two products of a width-by-width matrix with every token become a few vectors per
+  head.
 - Only the first token is read from the last layer, so nothing else of that layer is computed.
 """
 
@@ -76,8 +77,8 @@ class SelfAttention(nn.Module):
         heads = self.heads
         query = self.query_global(x[:, 0]).unflatten(-1, (heads, -1)) / math.sqrt(x.shape[-1] // heads)
         # The key's bias adds the same to every logit, which softmax does not see.
-        reach = torch.einsum("bad,adh->bah", query, self.key_global.weight.unflatten(0, (heads, -1)).to(query.dtype))
-        logits = (reach @ x.transpose(1, 2)).float()
+        asked = torch.einsum("bad,adh->bah", query, self.key_global.weight.unflatten(0, (heads, -1)).to(query.dtype))
+        logits = at_least_float32(asked @ x.transpose(1, 2))
         weights = logits.masked_fill(~real.unsqueeze(1), -torch.inf).softmax(-1).to(x.dtype)
         weights = F.dropout(weights, self._dropout(), self.training)
         values = self.value_global.weight.unflatten(0, (heads, -1)).to(x.dtype)
@@ -219,6 +220,20 @@ def initialise(module: nn.Module, std: float) -> None:
         nn.init.zeros_(module.bias)
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors [..., d] scaled to length one, in float32 or more."""
+    return F.normalize(at_least_float32(vectors), dim=-1, eps=1e-8)
+
+
 def cosine_scores(queries: Tensor, items: Tensor, temperature: float) -> Tensor:
-    """Return cosine / tau of every query with every item, [B, d], [n, d] -> [B, n] (paper, equation 6)."""
-    return F.normalize(queries, dim=-1, eps=1e-8) @ F.normalize(items, dim=-1, eps=1e-8).T / temperature
+    """Return cosine / tau of every query with every item, [B, d], [n, d] -> [B, n] (paper, equation 6).
+
+    Not in bfloat16, also under autocast: divided by tau its rounding would be as large as what tells items apart.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        return unit(queries) @ unit(items).T / temperature
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return a tensor of half precision in float32, any other one as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,11 +1,12 @@
 """Pre-training of Recformer over mixed source domains (arXiv 2305.13731, section 2.4).
 
 Each sequence gives a pair: the items before a random place of its second half, and the item there. Item-item contrast
-tells the pair's item from those of the others in the batch; masked language modelling runs on both texts. Where it leaves the
-authors' code: a vocabulary and word embeddings of its own, learnt from the sources, unless they are frozen.
+tells the pair's item from those of the others in the batch; masked language modelling runs on both texts. What differs
+from the authors' code: the vocabulary is learnt from the sources, and the word embeddings, which start at random, are
+trained unless they are frozen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from ckd.stages.teachers.loop import run_epochs
 from ckd.stages.teachers.recformer import PretrainSettings
 from ckd.stages.teachers.recformer.config import from_settings
 from ckd.stages.teachers.recformer.masking import IGNORED, mask, mask_token, word_starts
-from ckd.stages.teachers.recformer.network import LanguageHead, Recformer, cosine_scores
+from ckd.stages.teachers.recformer.network import LanguageHead, Recformer, at_least_float32, cosine_scores
 from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, assemble, catalogue, token_counts, tokenise
 from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
 from ckd.stages.teachers.state import Epoch
@@ -45,13 +46,23 @@ class Pretraining(nn.Module):
         self._mlm_weight, self._starts, self._mask_id = mlm_weight, starts, mask_id
 
     def loss(self, history: Inputs, item: Inputs, device: torch.device, draw: np.random.Generator) -> Tensor:
-        """Return contrast + lambda (MLM on the histories + MLM on the items), paper, equation 10."""
-        a, b = (self.longformer(part.to(device)) for part in (history, item))
-        total = item_contrast(parallel.gathered(a), parallel.gathered(b), self.longformer.config.temp)
-        if self._mlm_weight:
-            for part in (history, item):
-                changed, wanted = mask(part, self._starts, self._mask_id, draw)
-                total = total + self._mlm_weight * self.masked_language(changed.to(device), wanted.to(device))
+        """Return the loss of pairs, with words masked that the random numbers choose."""
+        pairs = history, item
+        masked = [mask(part, self._starts, self._mask_id, draw) for part in pairs] if self._mlm_weight else []
+        texts = [(changed.to(device), wanted.to(device)) for changed, wanted in masked]
+        return self.combined(history.to(device), item.to(device), texts)
+
+    def combined(self, history: Inputs, item: Inputs, masked: Iterable[tuple[Inputs, Tensor]]) -> Tensor:
+        """Return contrast + lambda (MLM on the histories + MLM on the items), paper, equation 10.
+
+        Args:
+            history, item: the pairs.
+            masked: masked histories and masked items, each with the tokens to be found.
+        """
+        a, b = (parallel.gathered(self.longformer(part)) for part in (history, item))
+        total = item_contrast(a, b, self.longformer.config.temp)
+        for inputs, wanted in masked:
+            total = total + self._mlm_weight * self.masked_language(inputs, wanted)
         return total
 
     def masked_language(self, inputs: Inputs, wanted: Tensor) -> Tensor:
@@ -59,10 +70,11 @@ class Pretraining(nn.Module):
 
         Zero where there is none: a batch of empty histories.
         """
-        found = self.longformer.hidden_states(inputs)[-1][wanted != IGNORED]
+        chosen = wanted != IGNORED
+        found = self.longformer.hidden_states(inputs)[-1][chosen]
         if not len(found):
             return found.sum()
-        return F.cross_entropy(self.lm_head(found), wanted[wanted != IGNORED])
+        return F.cross_entropy(at_least_float32(self.lm_head(found)), wanted[chosen])
 
 
 def item_contrast(histories: Tensor, items: Tensor, temperature: float) -> Tensor:

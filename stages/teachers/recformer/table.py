@@ -20,8 +20,8 @@ def check_items(weights: Path, items: str, corpus: Corpus) -> None:
     """
     if items != catalogue_digest(corpus):
         raise UserError(
-            f"{weights.parent}: this teacher has item vectors of another catalogue than the domain's {corpus.n_items} items; "
-            "take the pre-trained one, and adapt that to this domain"
+            f"{weights.parent}: this teacher has item vectors of another catalogue than the domain's {corpus.n_items} "
+            "items; take the pre-trained one, and adapt that to this domain"
         )
 
 
@@ -39,35 +39,49 @@ def rows_of_items(weights: Path, item_ids: Path | None, n_rows: int, corpus: Cor
     """
     if item_ids is None:
         raise UserError(
-            f"{weights}: holds a fine-tuned item table of {n_rows} rows, and does not say whose they are; name the authors' smap.json "
-            "under item_ids"
+            f"{weights}: holds a fine-tuned item table of {n_rows} rows and does not say whose they are; name the "
+            "authors' smap.json under item_ids"
         )
     row_of = _row_of(item_ids, n_rows)
     ids = [str(item) for item in corpus.items["item_id"].to_pylist()]
     missing = [item for item in ids if item not in row_of]
     if missing:
         raise UserError(
-            f"{item_ids}: has no row for {len(missing)} of the domain's {len(ids)} items (first: {missing[0]!r}); name the map "
-            "of the catalogue that the teacher was fine-tuned on"
+            f"{item_ids}: has no row for {len(missing)} of the domain's {len(ids)} items (first: {missing[0]!r}); name "
+            "the map of the catalogue that the teacher was fine-tuned on"
         )
     return np.array([row_of[item] for item in ids], np.int64)
 
 
 def _row_of(path: Path, n_rows: int) -> dict[str, int]:
+    row_of: dict[str, int] = {}
+    item_of: dict[int, str] = {}
+    for item, row in _pairs(path):
+        if not 0 <= row < n_rows:
+            raise UserError(f"{path}: item {item!r} has row {row}, the item table has rows 0 to {n_rows - 1}")
+        if item in row_of:
+            raise UserError(f"{path}: item {item!r} has two rows, {row_of[item]} and {row}; each item needs one")
+        if row in item_of:
+            raise UserError(f"{path}: row {row} is of two items, {item_of[row]!r} and {item!r}; each row needs one")
+        row_of[item], item_of[row] = row, item
+    missing = [row for row in range(n_rows) if row not in item_of]
+    if missing:
+        raise UserError(f"{path}: names no item for row {missing[0]} of the item table; each of its {n_rows} needs one")
+    return row_of
+
+
+def _pairs(path: Path) -> list[tuple[str, int]]:
+    """Return (item id, row) of a file, in its order, also those that come twice."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        # An object becomes a tuple of its pairs.
+        content: Any = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not JSON in UTF-8: {error}") from None
-    pairs = list(content.items()) if isinstance(content, dict) else None
     if isinstance(content, list):
-        pairs = [(item, row) for row, item in enumerate(content)]
-    if pairs is None or not all(isinstance(row, int) and not isinstance(row, bool) for _, row in pairs):
+        content = tuple((item, row) for row, item in enumerate(content))
+    expected = isinstance(content, tuple) and all(
+        type(row) is int and type(item) in (str, int) for item, row in content
+    )
+    if not expected:
         raise UserError(f"{path}: a list of item ids by row, or an object of item id to row, is expected")
-    row_of = {str(item): row for item, row in pairs}
-    rows = sorted(row_of.values())
-    if len(row_of) < len(pairs) or rows != list(range(n_rows)):
-        raise UserError(
-            f"{path}: names {len(row_of)} items and rows {rows[0] if rows else 0} to {rows[-1] if rows else 0}; the item table has "
-            f"{n_rows} rows, each of which needs one item"
-        )
-    return row_of
+    return [(str(item), row) for item, row in content]

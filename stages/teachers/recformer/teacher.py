@@ -1,8 +1,9 @@
 """The frozen Recformer of one domain, as `ckd precompute` asks it.
 
-It reads newest first and in both directions, so every history is a pass of its own. Which histories share a padded batch is
-fixed by the corpus: users come in blocks of a fixed size, and a block's histories are sorted by their tokens. So labels do not depend on
-how the corpus is cut into shards, nor on the number of workers.
+It reads newest first and in both directions, so every history is a pass of its own. Which histories share a padded
+batch is fixed by the corpus: users come in blocks of a fixed size, and the histories of one split in a block are sorted
+by their tokens. So labels do not depend on how the corpus is cut into shards, on the number of workers or threads, nor
+on which other splits are labelled.
 """
 
 from typing import Literal, Self
@@ -10,16 +11,17 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F
 
 from ckd.stages.teachers.contract import Opening
 from ckd.stages.teachers.frozen import WEIGHTS
 from ckd.stages.teachers.recformer.checkpoint import Frozen, open_frozen
 from ckd.stages.teachers.recformer.encode import encode, encode_items
 from ckd.stages.teachers.recformer.files import ITEM_IDS
+from ckd.stages.teachers.recformer.network import unit
 from ckd.stages.teachers.recformer.table import check_items, rows_of_items
 from ckd.stages.teachers.recformer.tokens import assemble, catalogue, token_counts, tokenise
 from ckd.storage.corpus import SPLITS, Corpus, Positions
+from ckd.storage.errors import UserError
 
 USERS_PER_BLOCK = 64
 """Enough histories to fill passes of nearly equal lengths, few enough to be computed twice at a shard's edge."""
@@ -62,9 +64,7 @@ class RecformerTeacher:
     @classmethod
     def open(cls, opening: Opening) -> Self:
         """Open a frozen teacher and check that it fits the domain."""
-        frozen = open_frozen(opening.files)
-        if frozen.table is not None:
-            frozen = _with_rows(frozen, opening)
+        frozen = _with_rows(open_frozen(opening.files), opening)
         on_gpu = opening.device.type == "cuda"
         precision: Precision = "float32"
         if not opening.serving:
@@ -82,7 +82,7 @@ class RecformerTeacher:
             encoded = self._table
             if encoded is None:
                 encoded = encode_items(self._model, self._tokens, self._limits, self._device, self._mixed)
-            self._vectors = F.normalize(encoded.double(), dim=-1).float()
+            self._vectors = unit(encoded.double()).float()
         return self._vectors
 
     def queries(self, first: int, last: int, batch_size: int) -> torch.Tensor:
@@ -113,25 +113,31 @@ class RecformerTeacher:
             self._device,
             self._mixed,
         )
-        return F.normalize(encoded, dim=-1) / self._model.config.temp
+        return unit(encoded) / self._model.config.temp
 
     def _block(self, number: int) -> torch.Tensor:
         first = number * USERS_PER_BLOCK
         positions: Positions = self._corpus.positions(first, min(first + USERS_PER_BLOCK, self._corpus.n_users))
-        asked = np.isin(positions.split, self._splits)
         rows = torch.zeros(len(positions), self._model.config.hidden_size)
-        if asked.any():
+        for split in self._splits:
+            asked = positions.split == split
             queries = self.queries_at(positions.user[asked], positions.position[asked])
             rows[torch.from_numpy(asked)] = queries.cpu().float()
         return rows
 
 
 def _with_rows(frozen: Frozen, opening: Opening) -> Frozen:
-    """Return a fine-tuned teacher with its item table in order of the corpus' codes."""
-    weights, config = opening.files[WEIGHTS], frozen.model.config
-    assert frozen.table is not None
-    if config.items is not None:
-        check_items(weights, config.items, opening.corpus)
+    """Return a fine-tuned teacher with its item table in order of the corpus' codes, any other as it is."""
+    weights, item_ids, items = opening.files[WEIGHTS], opening.files.get(ITEM_IDS), frozen.model.config.items
+    if frozen.table is None and item_ids is not None:
+        raise UserError(
+            f"{weights} holds no item table, so {item_ids} names the rows of nothing; leave out item_ids, or name the "
+            "fine-tuned weights"
+        )
+    if frozen.table is None:
         return frozen
-    rows = rows_of_items(weights, opening.files.get(ITEM_IDS), len(frozen.table), opening.corpus)
+    if items is not None:
+        check_items(weights, items, opening.corpus)
+        return frozen
+    rows = rows_of_items(weights, item_ids, len(frozen.table), opening.corpus)
     return Frozen(frozen.model, frozen.tokenizer, frozen.table[torch.from_numpy(rows)])

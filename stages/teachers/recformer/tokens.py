@@ -1,10 +1,11 @@
 """Items and histories as token sequences: what a Recformer reads (arXiv 2305.13731, section 2.2).
 
 An item is the flat text of its attributes, names and values tokenised apart; a history is its items, newest first,
-behind one ``<s>``. No separators. The items of a catalogue are tokenised once and kept as one ragged array, from which any batch of
-histories is put together by indexing.
+behind one ``<s>``, without separators. The items of a catalogue are tokenised once and kept as one ragged array, from
+which any batch of histories is put together by indexing.
 """
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,9 @@ START_TYPE, NAME_TYPE, VALUE_TYPE, PAD_TYPE = 0, 1, 2, 3
 
 ATTRIBUTES = {"title": "title", "brand": "brand", "categories": "category"}
 """Column of a corpus to the name under which the authors give it, in their order."""
+
+_TOGETHER = 4_096
+"""Items that are tokenised at a time: what the tokenizer returns is many times larger than the ids."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,18 @@ def tokenise(items: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limits: L
 
     Names and values are tokenised apart and without an added space; an attribute is cut to its limit, name included.
     """
-    texts = [dict(list(item.items())[: limits.attributes]) for item in items]
-    encoded = tokenizer.encode_batch(
-        [text for item in texts for pair in item.items() for text in pair], add_special_tokens=False
-    )
-    ids, types, lengths = [], [], []
-    pairs = zip(encoded[::2], encoded[1::2], strict=True)
-    for item in texts:
-        own, kinds = [], []
-        for _ in item:
-            name, value = next(pairs)
-            own += [*name.ids, *value.ids][: limits.attribute_tokens]
-            kinds += ([NAME_TYPE] * len(name.ids) + [VALUE_TYPE] * len(value.ids))[: limits.attribute_tokens]
-        ids += own
-        types += kinds
-        lengths.append(len(own))
+    ids, types, lengths = array("i"), array("b"), []
+    for start in range(0, len(items), _TOGETHER):
+        attributes = [list(item.items())[: limits.attributes] for item in items[start : start + _TOGETHER]]
+        texts = [text for item in attributes for pair in item for text in pair]
+        encoded = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
+        for item in attributes:
+            before = len(ids)
+            for _ in item:
+                name, value = next(encoded).ids, next(encoded).ids
+                ids.extend([*name, *value][: limits.attribute_tokens])
+                types.extend(([NAME_TYPE] * len(name) + [VALUE_TYPE] * len(value))[: limits.attribute_tokens])
+            lengths.append(len(ids) - before)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return ItemTokens(np.array(ids, np.int32), np.array(types, np.int8), offsets)
 
@@ -126,9 +127,12 @@ def token_counts(tokens: ItemTokens, sequence: Int32s, end: Int64s, items: Int64
         items: int64 [B], items of each history.
         limits: of a history.
     """
-    before = np.concatenate([[0], np.cumsum(tokens.lengths[sequence])])
+    if not len(end):
+        return np.empty(0, np.int64)
     start = end - np.minimum(items, limits.items)
-    return np.minimum(1 + before[end] - before[start], limits.tokens)
+    first, last = int(start.min()), int(end.max())
+    before = np.concatenate([[0], np.cumsum(tokens.lengths[sequence[first:last]])])
+    return np.minimum(1 + before[end - first] - before[start - first], limits.tokens)
 
 
 def assemble(tokens: ItemTokens, sequence: Int32s, end: Int64s, items: Int64s, limits: Limits) -> Inputs:
