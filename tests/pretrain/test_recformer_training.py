@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.pretrain.train import adapt_teacher, pretrain_teacher
+from ckd.stages.teachers.checkpoint import catalogue_digest
 from ckd.stages.teachers.contract import DomainData, Job, Opening
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer import (
     AdaptSettings,
     NetworkSettings,

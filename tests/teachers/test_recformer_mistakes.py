@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from ckd.stages.teachers.checkpoint import catalogue_digest
 from ckd.stages.teachers.contract import Opening
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, catalogue_digest
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer import Settings, open_teacher
 from ckd.stages.teachers.recformer.checkpoint import load_weights
 from ckd.stages.teachers.recformer.config import load_config
