@@ -11,7 +11,7 @@ run: .venv/.ready
 	$(BIN)/ckd distill
 
 test: .venv/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: .venv/.ready
 	$(BIN)/ruff check .

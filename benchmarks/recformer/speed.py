@@ -1,7 +1,8 @@
 """What it costs to label with a Recformer: ckd's way against the plain one, and two ways of windowed attention.
 
 Plain: histories in the order of the corpus, each padded to the largest number of tokens that the network reads, every
-layer computed at every token. Both ways are taken in turn, in one thread, on the same histories, and give the same vectors.
+layer computed at every token. Both ways are taken in turn, in one thread, on the same histories, and give the same
+vectors.
 
     python benchmarks/recformer/speed.py                      # the bundled teacher on samples/scientific
     python benchmarks/recformer/speed.py --base               # the size of the released Recformer, random weights

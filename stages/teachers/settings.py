@@ -1,6 +1,6 @@
 """What the settings of every teacher have in common, and what the plan asks of them. Imports nothing heavy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -71,3 +71,23 @@ class TeacherSettings(settings.Settings):
             gpu: tells whether networks run on a GPU; asked only if that changes labels.
         """
         return {}
+
+
+class PretrainedSettings(TeacherSettings):
+    """Base of kinds that are pre-trained, which have the fields ``checkpoint``, ``pretrain`` and ``adapt``."""
+
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a teacher of two origins, or of none."""
+        if (values["checkpoint"] is None) == (values["pretrain"] is None):
+            yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
+
+    def pretraining(self) -> settings.Settings | None:
+        """Return ``pretrain``."""
+        found: settings.Settings | None = vars(self)["pretrain"]
+        return found
+
+    def adaptation(self) -> settings.Settings | None:
+        """Return ``adapt``, unless its mode is none."""
+        adapt = vars(self)["adapt"]
+        return adapt if adapt is not None and adapt.mode != "none" else None

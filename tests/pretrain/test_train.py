@@ -14,7 +14,7 @@ from ckd.storage.progress import STATE_FORMAT, TRAINING_STATES
 
 ADDRESS = Address("teachers", {"a": 1})
 NETWORK = NetworkSettings(hidden=8, experts=2, layers=1, inner=8, max_length=6)
-SETTINGS = PretrainSettings(network=NETWORK, epochs=5, batch_size=16, held_out=4)
+SETTINGS = PretrainSettings(network=NETWORK, epochs=5, batch_size=16, held_out=4, item_drop_coefficient=1)
 STOPPED = 3
 NEWEST, OLDER = TRAINING_STATES[STOPPED % 2], TRAINING_STATES[(STOPPED - 1) % 2]
 

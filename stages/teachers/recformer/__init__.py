@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
-from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
+from ckd.stages.teachers.settings import PRECISION, SEED, Precision, PretrainedSettings
 
 if TYPE_CHECKING:
     from ckd.stages.teachers.contract import Opening
@@ -89,7 +89,7 @@ class AdaptSettings(settings.Settings):
     seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
 
 
-class Settings(TeacherSettings):
+class Settings(PretrainedSettings):
     """A Recformer teacher: a frozen checkpoint, or the training that makes one."""
 
     kind: Literal["recformer"] = "recformer"
@@ -122,20 +122,6 @@ class Settings(TeacherSettings):
     )
 
     encodes_items: ClassVar[bool] = True
-
-    @classmethod
-    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a teacher of two origins, or of none."""
-        if (values["checkpoint"] is None) == (values["pretrain"] is None):
-            yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
-
-    def pretraining(self) -> PretrainSettings | None:
-        """Return ``pretrain``."""
-        return self.pretrain
-
-    def adaptation(self) -> AdaptSettings | None:
-        """Return ``adapt``, unless its mode is none."""
-        return self.adapt if self.adapt is not None and self.adapt.mode != "none" else None
 
     def files(self, domain: str, where: str) -> Mapping[str, Path]:
         """Return the files of the checkpoint: configuration, weights, tokenizer, item ids."""

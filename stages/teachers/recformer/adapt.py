@@ -83,7 +83,7 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
 
 
 def item_loss(histories: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return the cross-entropy of the target items against all of some, [B, d], [n, d], int64 [B]."""
+    """Return the cross-entropy of each history's item against all items, [B, d], [n, d], int64 [B]."""
     return F.cross_entropy(cosine_scores(histories, items, temperature), target)
 
 
@@ -148,10 +148,9 @@ class Lesson:
         return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
-        """Return the cross-entropy of the items that follow.
+        """Return the cross-entropy of the items that follow: over the whole catalogue, whose table is a constant.
 
-        Over the whole catalogue, whose table is a constant, or, in epochs of contrast, over the items of the batch,
-        which are encoded with it.
+        In epochs of contrast it is over the items of the batch, which are encoded with it.
         """
         target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
         network = self.model.longformer

@@ -38,9 +38,9 @@ def dense(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: fl
 
 
 def in_blocks(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: float) -> Tensor:
-    """Compute :func:`windowed_attention` by blocks of queries, each with the keys that it can reach and the first one.
+    """Compute :func:`windowed_attention` by blocks of queries; the work does not grow with the square of the length.
 
-    The work grows with the length, not with its square.
+    Each block sees the keys that it can reach, and the first one.
     """
     batch, _, length, _ = q.shape
     size = BLOCK * reach

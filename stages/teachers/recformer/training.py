@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from ckd.stages.teachers.checkpoint import catalogue_digest
+from ckd.stages.teachers.checkpoint import catalogue_digest, export_frozen
 from ckd.stages.teachers.contract import DomainData, Job
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer.adapt import adapt
@@ -56,11 +55,8 @@ def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[
 
 def export(folder: Path, destination: Path, half: bool) -> None:
     """Copy a frozen teacher, its weights rounded to float16 if ``half``; ckd reads both."""
-    destination.mkdir(parents=True, exist_ok=True)
-    tensors = load_file(folder / WEIGHTS)
-    (destination / WEIGHTS).write_bytes(save({name: t.half() if half else t for name, t in tensors.items()}))
-    for name in (CONFIG, TOKENIZER):
-        (destination / name).write_bytes((folder / name).read_bytes())
+    export_frozen(folder, destination, half)
+    (destination / TOKENIZER).write_bytes((folder / TOKENIZER).read_bytes())
 
 
 def _add(job: Job, model: Recformer, config: RecformerConfig, tokenizer: Tokenizer, table: Tensor | None) -> None:

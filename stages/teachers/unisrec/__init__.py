@@ -9,7 +9,7 @@ from pydantic import Field
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, named_file
-from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
+from ckd.stages.teachers.settings import PRECISION, SEED, Precision, PretrainedSettings
 
 if TYPE_CHECKING:
     from ckd.stages.teachers.contract import Opening
@@ -105,7 +105,7 @@ class AdaptSettings(settings.Settings):
     seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
 
 
-class Settings(TeacherSettings):
+class Settings(PretrainedSettings):
     """A UniSRec teacher: a frozen checkpoint, or the training that makes one."""
 
     kind: Literal["unisrec"] = "unisrec"
@@ -128,9 +128,8 @@ class Settings(TeacherSettings):
 
     @classmethod
     def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a teacher of two origins, or of none."""
-        if (values["checkpoint"] is None) == (values["pretrain"] is None):
-            yield "give either checkpoint (a frozen teacher) or pretrain (the training that makes one)"
+        """Yield a teacher of two origins or of none, and item ids without rows that they could name."""
+        yield from super().conflicts(values)
         if values["item_ids"] is not None and not str(values["checkpoint"]).endswith(PTH):
             yield f"item_ids names the rows of a {PTH} file, so checkpoint must be one; remove item_ids"
 
@@ -143,14 +142,6 @@ class Settings(TeacherSettings):
         if self.pretrain is None or not self.pretrain.drops_words():
             return None
         return text.model_copy(update={"drop_words": WORD_DROP})
-
-    def pretraining(self) -> PretrainSettings | None:
-        """Return ``pretrain``."""
-        return self.pretrain
-
-    def adaptation(self) -> AdaptSettings | None:
-        """Return ``adapt``, unless its mode is none."""
-        return self.adapt if self.adapt is not None and self.adapt.mode != "none" else None
 
     def files(self, domain: str, where: str) -> Mapping[str, Path]:
         """Return the files of the checkpoint."""
