@@ -81,6 +81,8 @@ def run_epochs(
     phases = [Phase(batches, epochs, None if validate is None else patience), *([] if second is None else [second])]
     for number in range(progress.phase, len(phases)):
         progress.enter(number, model)
+        # What only the first process changed in validation, such as a table, is among the best weights.
+        parallel.start_equal(model.parameters())
         for epoch in range(first + len(progress.curve), progress.entered + phases[number].epochs + 1):
             if progress.waited(epoch) >= (phases[number].patience or math.inf):
                 break

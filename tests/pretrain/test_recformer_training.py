@@ -151,7 +151,7 @@ def test_without_masked_language_modelling_the_loss_is_the_contrast():
 
 
 def test_too_few_sequences_are_refused():
-    with pytest.raises(UserError, match=r"the sources have 15 sequences .* pretrain.held_out asks for 16"):
+    with pytest.raises(UserError, match=r"the sources have 15 sequences .* pretrain\.held_out asks for 16"):
         pretrain(Job(None, PRETRAIN, CPU), [DomainData(circle(1, 15))])
 
 
@@ -355,13 +355,12 @@ class Interrupted(Exception):
     """Stands for whatever ends a process between two epochs."""
 
 
-@pytest.mark.parametrize("behind", [-1, 0, 2], ids=["in the first stage", "between the stages", "in the second stage"])
-def test_an_interrupted_adaptation_goes_on_to_the_same_bytes(adapted, pretrained, domain, tmp_path, behind):
-    store, address, notes = Store(tmp_path), Address("teachers", {"c": 1}), []
-    after = end_of_first_stage(adapted) + behind
+def stopped_and_resumed(store, pretrained, domain, after, **changed):
+    """An adaptation that ended after some epoch and was started again, and what that said."""
+    address, notes = Address("teachers", {"c": 1}), []
 
     def run(on_epoch, note=lambda _: None):
-        settings, start = adapt_settings(), pretrained[0]
+        settings, start = adapt_settings(**changed), pretrained[0]
         return adapt_teacher(store, address, training, settings, start, DomainData(domain), CPU, on_epoch, note)
 
     def stop(row):
@@ -372,8 +371,29 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_bytes(adapted, pretrained
         run(stop)
     artifact = run(lambda _: None, notes.append)
     assert notes == [f"goes on after epoch {after} of an interrupted run"]
+    return artifact
+
+
+@pytest.mark.parametrize("behind", [-1, 0, 2], ids=["in the first stage", "between the stages", "in the second stage"])
+def test_an_interrupted_adaptation_goes_on_to_the_same_bytes(adapted, pretrained, domain, tmp_path, behind):
+    artifact = stopped_and_resumed(Store(tmp_path), pretrained, domain, end_of_first_stage(adapted) + behind)
     for name in FILES:
         assert sha256_file(artifact.path / name) == sha256_file(adapted.files[name]), name
+
+
+def test_contrast_trains_the_items_too_and_ends_with_the_first_stage(adapt_into, pretrained, domain, tmp_path):
+    """The table is encoded again behind each of its epochs; a second stage does not go on with it."""
+    kept = adapt_into(domain, contrast_epochs=25)
+    frozen, stopped = open_frozen(pretrained[0]), end_of_first_stage(kept)
+    for epoch in range(1, stopped + 1):
+        state = kept.states[epoch]
+        torch.testing.assert_close(state[TABLE], encoded(frozen, state, domain))
+    best = int(np.argmax([row["ndcg@10"] for row in kept.curve[: stopped + 1]]))
+    for state in kept.states[stopped + 1 :]:
+        assert torch.equal(state[TABLE], kept.states[best][TABLE])
+    artifact = stopped_and_resumed(Store(tmp_path), pretrained, domain, stopped + 1, contrast_epochs=25)
+    for name in FILES:
+        assert sha256_file(artifact.path / name) == sha256_file(kept.files[name]), name
 
 
 def test_an_interrupted_pre_training_goes_on_to_the_same_bytes(pretrained, tmp_path):

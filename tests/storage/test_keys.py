@@ -8,9 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ckd.stages.precompute.address import label_address
+from ckd.stages.precompute.address import item_vectors_address, label_address
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
+from ckd.stages.teachers import recformer
+from ckd.stages.teachers.frozen import digests
 from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings, PretrainSettings
 from ckd.stages.text.address import text_address
 from ckd.stages.text.encoder import Encoder
@@ -106,8 +108,10 @@ def test_a_key_of_today_is_a_key_of_tomorrow():
         {"frozen": {"config.json": "c", "model.safetensors": "other"}},
         {"frozen": {"config.json": "other", "model.safetensors": "w"}},
         {"frozen": {"config.json": "c"}},
+        {"frozen": {"config.json": "c", "model.safetensors": "w", "item_ids.json": "i"}},
         {"scoring": {"max_tokens": 256}},
         {"scoring": {}},
+        {"scoring": {"max_tokens": 512, "precision": "bfloat16"}},
         {"corpus_key": "other"},
         {"text_key": "other"},
         {"text_key": None},
@@ -133,6 +137,40 @@ def test_what_determines_a_label_changes_its_key(changed):
 )
 def test_what_changes_speed_files_or_names_only_does_not_change_the_key(changed):
     assert label_key(**changed) == label_key()
+
+
+def test_item_vectors_are_named_by_the_teacher_and_the_domain_whatever_is_stored_of_its_labels():
+    opinion = ({"config.json": "c", "model.safetensors": "w"}, {"precision": "float32"}, "corpus", "text")
+    others = [
+        ({"config.json": "c", "model.safetensors": "other"}, *opinion[1:]),
+        ({**opinion[0], "item_ids.json": "i"}, *opinion[1:]),
+        (opinion[0], {"precision": "float64"}, *opinion[2:]),
+        (*opinion[:2], "other", "text"),
+        (*opinion[:3], None),
+    ]
+    addresses = [item_vectors_address(*each) for each in (opinion, *others)]
+    assert len({address.key for address in addresses}) == 1 + len(others)
+    assert {address.kind for address in addresses} == {"vectors"}
+
+
+def test_a_recformers_key_holds_the_content_of_all_its_files_and_the_precision(tmp_path, make_recformer):
+    folder = make_recformer(tmp_path / "teacher")
+    (tmp_path / "smap.json").write_text('{"a": 0}')
+
+    def key(**changed):
+        named = {"checkpoint": str(folder), "item_ids": str(tmp_path / "smap.json"), "precision": "float32"}
+        settings = recformer.Settings(**(named | changed))
+        frozen, scoring = digests(settings.files("office", "teachers.rec")), settings.scoring(lambda: False)
+        return label_key(frozen=frozen, scoring=scoring, text_key=None)
+
+    keys = [key(), key(precision="bfloat16"), key(item_ids=None)]
+    assert key(precision="auto") == keys[0]
+    (tmp_path / "smap.json").write_text('{"b": 0}')
+    keys.append(key())
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).write_text((folder / name).read_text() + " ")
+        keys.append(key())
+    assert len(set(keys)) == len(keys)
 
 
 def test_a_newer_format_of_the_labels_is_another_key(monkeypatch):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import Job
-from ckd.stages.teachers.loop import generator, run_epochs
+from ckd.stages.teachers.loop import Phase, generator, run_epochs
 from ckd.storage.errors import UserError
 
 CPU = torch.device("cpu")
@@ -105,6 +105,33 @@ def regression():
     return {"curve": timeless, "weights": list(model.state_dict().values())}
 
 
+def second_phase():
+    """What a parameter that only validation changes is on each process when a second phase begins."""
+    model = nn.ModuleDict({"trained": nn.Linear(1, 1), "table": nn.Linear(1, 1).requires_grad_(False)})
+    seen = []
+
+    def batches(*_):
+        seen.append(model["table"].weight.detach().clone())
+        return [np.arange(2)]
+
+    def validate():
+        model["table"].weight.fill_(7.0)
+        return {"ndcg@10": 0.5}
+
+    optimiser = torch.optim.SGD(model["trained"].parameters(), lr=0.1)
+    second = Phase(batches, 1, None)
+
+    def loss_of(rows, _):
+        return model["trained"](torch.ones(len(rows), 1)).mean()
+
+    with torch.no_grad():
+        model["table"].weight.fill_(3.0)
+    run_epochs(
+        Job(None, None, CPU), model, optimiser, batches, loss_of, seed=0, epochs=1, validate=validate, second=second
+    )
+    return torch.cat(seen).flatten().tolist()
+
+
 def batch_of_one():
     """A training in which no batch has a row for everyone, and what it ends with."""
     model = nn.Linear(1, 1)
@@ -132,7 +159,8 @@ def mistakes_of_the_first():
 
 
 def succeed(folder):
-    bodies = (contrastive_gradients, averages, asked_in_turn, regression, batch_of_one, mistakes_of_the_first)
+    bodies = [contrastive_gradients, averages, asked_in_turn, regression, second_phase, batch_of_one]
+    bodies.append(mistakes_of_the_first)
     torch.save({body.__name__: body() for body in bodies}, folder / f"{parallel.rank()}.pt")
 
 
@@ -233,6 +261,11 @@ def test_a_failure_of_the_first_process_ends_the_others(together, tmp_path):
     assert "UserError: no such file" in errors
     assert "Stopped: the first process failed; what it printed says why" in others
     assert (code, other_code) == (1, 1)
+
+
+def test_a_phase_begins_on_every_process_with_the_best_weights_of_the_first(results):
+    """Validation, which the first process does alone, may change what is not trained: an item table."""
+    assert results["second_phase"] == [[3.0, 7.0], [3.0, 7.0]]
 
 
 def test_two_processes_train_as_one_would_on_the_mean_of_both_halves(results):

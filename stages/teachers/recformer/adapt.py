@@ -77,13 +77,13 @@ def adapt(frozen: Frozen, job: Job, corpus: Corpus) -> tuple[Adapted, list[Epoch
         first=0,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate(step, settings.warmup, total)),
         precision=settings.precision,
-        second=Phase(lambda _, draw: lesson.batches(draw), settings.second_epochs, settings.second_patience),
+        second=Phase(lesson.second_stage, settings.second_epochs, settings.second_patience),
     )
     return model, curve
 
 
 def item_loss(histories: Tensor, items: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return the cross-entropy of the target items against the catalogue, [B, d], [n, d], int64 [B]."""
+    """Return the cross-entropy of the target items against all of some, [B, d], [n, d], int64 [B]."""
     return F.cross_entropy(cosine_scores(histories, items, temperature), target)
 
 
@@ -134,6 +134,11 @@ class Lesson:
         self.encode_table()
         return self.batches(draw)
 
+    def second_stage(self, _: int, draw: np.random.Generator) -> list[Int64s]:
+        """Return the rows of an epoch of the second stage, whose table stays; see :meth:`batches`."""
+        self._contrast = False
+        return self.batches(draw)
+
     def batches(self, draw: np.random.Generator) -> list[Int64s]:
         """Return the rows of an epoch in batches, int64 [B, 2]: end of the history in the corpus, and its items."""
         trained = self._corpus.lengths[self._users] - HELD_OUT
@@ -143,9 +148,10 @@ class Lesson:
         return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
-        """Return the cross-entropy of the items that follow: over the whole catalogue, whose table is a constant.
+        """Return the cross-entropy of the items that follow.
 
-        In epochs of contrast it is over the items of the batch, which are encoded with it.
+        Over the whole catalogue, whose table is a constant, or, in epochs of contrast, over the items of the batch,
+        which are encoded with it.
         """
         target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
         network = self.model.longformer
