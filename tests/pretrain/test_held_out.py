@@ -32,7 +32,7 @@ from ckd.storage.progress import training_states
 
 CPU = torch.device("cpu")
 EPOCHS = 6
-COLOURS, THINGS = ("red", "blue", "steel", "paper", "glue"), ("tape", "pen", "box", "nail", "ink", "tin")
+TEXTS = ("red tape", "blue pen", "steel box", "paper nail", "glue ink", "tin")
 
 
 class Kind(NamedTuple):
@@ -54,14 +54,13 @@ def fresh_unisrec(folder, text):
 
 
 def fresh_recformer(folder, _):
-    texts = [{"title": f"{colour} {thing}", "brand": thing, "category": ""} for colour in COLOURS for thing in THINGS]
-    tokenizer = learn_vocabulary(texts, 320)
+    tokenizer = learn_vocabulary([{"title": text, "brand": text, "category": ""} for text in TEXTS], 320)
     sizes = {"hidden": 16, "layers": 2, "heads": 2, "inner": 16, "window": 8, "max_tokens": 48, "max_items": 4}
-    network = recformer_kind.NetworkSettings(**sizes, vocabulary=tokenizer.get_vocab_size())
+    config = from_settings(recformer_kind.NetworkSettings(**sizes, vocabulary=tokenizer.get_vocab_size()))
     torch.manual_seed(0)
     folder.mkdir()
-    save_recformer(Recformer(from_settings(network)), None, folder / WEIGHTS)
-    save_recformer_config(from_settings(network), folder / CONFIG)
+    save_recformer(Recformer(config), None, folder / WEIGHTS)
+    save_recformer_config(config, folder / CONFIG)
     tokenizer.save(str(folder / TOKENIZER))
     return {name: folder / name for name in (CONFIG, WEIGHTS, TOKENIZER)}
 

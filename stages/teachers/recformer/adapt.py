@@ -148,9 +148,10 @@ class Lesson:
         return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
-        """Return the cross-entropy of the items that follow: over the whole catalogue, whose table is a constant.
+        """Return the cross-entropy of the items that follow.
 
-        In epochs of contrast it is over the items of the batch, which are encoded with it.
+        Over the whole catalogue, whose table is a constant, or, in epochs of contrast, over the items of the batch,
+        which are encoded with it.
         """
         target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
         network = self.model.longformer

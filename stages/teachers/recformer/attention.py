@@ -38,9 +38,9 @@ def dense(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: fl
 
 
 def in_blocks(q: Tensor, k: Tensor, v: Tensor, real: Tensor, reach: int, dropout: float) -> Tensor:
-    """Compute :func:`windowed_attention` by blocks of queries; the work does not grow with the square of the length.
+    """Compute :func:`windowed_attention` by blocks of queries, each with the keys that it can reach and the first one.
 
-    Each block sees the keys that it can reach, and the first one.
+    The work grows with the length, not with its square.
     """
     batch, _, length, _ = q.shape
     size = BLOCK * reach
