@@ -14,6 +14,7 @@ from ckd.stages.precompute.address import item_vectors_address, label_address
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
+from ckd.stages.settings import Settings
 from ckd.stages.teachers.frozen import digests
 from ckd.stages.teachers.settings import TeacherSettings
 from ckd.stages.text.address import brought_address, text_address
@@ -27,6 +28,10 @@ from ckd.storage.keys import Address
 
 class Pending(UserError):
     """An address cannot be known yet: something before it has not been made. The text says what."""
+
+
+class _OwnText(TextSettings):
+    """A teacher's own way from texts to vectors: none of the configuration's ``text``, even if it is the same."""
 
 
 class Plan:
@@ -84,6 +89,8 @@ class Plan:
     def reads(self, teacher: str) -> TextSettings | None:
         """Return how the item texts that a teacher reads become vectors, or None if it reads none."""
         settings: TextSettings | None = self.teacher(teacher).text_settings(self.configuration.text)
+        if settings is not None and self.teacher(teacher).brings_own_text():
+            return _OwnText.model_validate(settings.model_dump())
         return settings
 
     def augments(self, teacher: str) -> TextSettings | None:
@@ -151,7 +158,7 @@ class Plan:
             for name in sorted(self.configuration.sources)
             for key in ([self.text(name, text).key for text in ways] or [self.corpus(name).key])
         ]
-        return pretrain_address(self.configuration.teachers[teacher].kind, settings, inputs)
+        return pretrain_address(self.configuration.teachers[teacher].kind, self._resolved(settings), inputs)
 
     def start(self, teacher: str, domain: str) -> Mapping[str, Path]:
         """Return the files of the frozen teacher before adaptation, by role; none if it is trained from nothing.
@@ -178,7 +185,14 @@ class Plan:
             raise ValueError(f"{teacher} is not adapted")
         start = digests(self.start(teacher, domain))
         kind = self.configuration.teachers[teacher].kind
-        return adapt_address(kind, settings, start, self.corpus(domain).key, self._text_key(teacher, domain))
+        domain_keys = self.corpus(domain).key, self._text_key(teacher, domain)
+        return adapt_address(kind, self._resolved(settings), start, *domain_keys)
+
+    def _resolved(self, settings: Settings) -> Settings:
+        """Return the settings of a training with the precision that `auto` stands for on this machine."""
+        if getattr(settings, "precision", None) != "auto":
+            return settings
+        return settings.model_copy(update={"precision": "bfloat16" if self._on_gpu() else "float32"})
 
     def frozen(self, teacher: str, domain: str) -> Mapping[str, Path]:
         """Return the files of the teacher that labels a domain, by role.
@@ -206,10 +220,16 @@ class Plan:
         return item_vectors_address(*self._opinion(teacher, domain))
 
     @cache  # noqa: B019
-    def _opinion(self, teacher: str, domain: str) -> tuple[dict[str, str], dict[str, Any], str, str | None]:
+    def _opinion(self, teacher: str, domain: str) -> tuple[str, dict[str, str], dict[str, Any], str, str | None]:
         frozen = digests(self.frozen(teacher, domain))
         scoring = self.teacher(teacher).scoring(self._on_gpu)
-        return frozen, scoring, self.corpus(domain).key, self._text_key(teacher, domain)
+        return (
+            self.configuration.teachers[teacher].kind,
+            frozen,
+            scoring,
+            self.corpus(domain).key,
+            self._text_key(teacher, domain),
+        )
 
     def _text_key(self, teacher: str, domain: str) -> str | None:
         text = self.reads(teacher)

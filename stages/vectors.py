@@ -115,7 +115,7 @@ def _distinct(path: Path, ids: pa.Array) -> pa.Array:
 def _read_features(path: Path, rows: int) -> Float32s:
     """Return raw little-endian float32 [rows, p]; p follows from the size of the file."""
     size = path.stat().st_size
-    if size == 0 or size % (4 * rows):
+    if size == 0 or rows == 0 or size % (4 * rows):
         raise UserError(
             f"{path} holds {size} bytes, no multiple of {rows} rows of float32; is it whole, and of these items?"
         )
@@ -129,7 +129,7 @@ def _read_numpy(path: Path) -> npt.NDArray[np.floating]:
     try:
         with path.open("rb") as stream:  # np.load would also open archives and, when asked, run pickles
             array = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # a torn header may claim any shape
         raise UserError(f"{path} cannot be read as a numpy array ({error}); save it again with numpy.save") from error
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating) or array.shape[1] == 0:
         shown = "x".join(map(str, array.shape)) or "scalar"

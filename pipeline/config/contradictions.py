@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckd.pipeline.config.problems import Problem, hint
+from ckd.stages.teachers import TEACHERS
 
 
 def contradictions(data: Mapping[str, Any]) -> list[Problem]:
@@ -15,6 +16,7 @@ def contradictions(data: Mapping[str, Any]) -> list[Problem]:
     return [
         *_ambiguous_names(data),
         *_unknown_teachers(data),
+        *_unknown_domains(data),
         *_scores_without_state(data),
         *_pretraining_on_nothing(data),
         *_nothing_to_learn_from(data),
@@ -38,10 +40,19 @@ def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
+def _unknown_domains(data: Mapping[str, Any]) -> list[Problem]:
+    teachers, known = _mapping(data, "teachers"), list(_mapping(data, "domains"))
+    return [
+        Problem(("teachers", teacher, "domains", index), f"no domain is named {name!r}{hint(name, known)}")
+        for teacher in teachers
+        for index, name in enumerate(_mapping(teachers, teacher).get("domains") or ())
+        if isinstance(name, str) and name not in known
+    ]
+
+
 def _scores_without_state(data: Mapping[str, Any]) -> list[Problem]:
     chosen, known = _chosen(data), _mapping(data, "teachers")
-    # Ranked lists have no state and need none.
-    lists = [name for name in known if _mapping(known, name).get("kind") == "scores"]
+    lists = [name for name in known if _gives_lists(_mapping(known, name).get("kind"))]
     teachers = [name for name in (known if chosen is None else chosen) if name not in lists]
     distill = _mapping(data, "distill")
     scored = "loss" not in distill or _mapping(distill, "loss").get("in_batch", 0) != 0
@@ -49,6 +60,11 @@ def _scores_without_state(data: Mapping[str, Any]) -> list[Problem]:
         return []
     text = "must be true: the loss in_batch scores items with the state; or take in_batch out of distill.loss"
     return [Problem(("labels", "state"), text)]
+
+
+def _gives_lists(kind: Any) -> bool:
+    """Return whether a kind of teacher gives ranked lists, which have no state and need none."""
+    return kind in TEACHERS.names() and bool(TEACHERS.load(kind).Settings.gives_lists)
 
 
 def _pretraining_on_nothing(data: Mapping[str, Any]) -> list[Problem]:

@@ -1,5 +1,8 @@
 """What later steps read, made on the way if it is not in the store: corpora and item text vectors."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from ckd.pipeline.config.models import Configuration
@@ -7,7 +10,7 @@ from ckd.pipeline.device import chosen_device
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar, console
 from ckd.stages.prepare.prepare import prepare_domain
-from ckd.stages.teachers.contract import MADE_ELSEWHERE, TextVectors
+from ckd.stages.teachers.contract import TextVectors
 from ckd.stages.text.brought import bring_vectors
 from ckd.stages.text.encoder import WEIGHTS
 from ckd.stages.text.settings import TextSettings
@@ -71,7 +74,7 @@ def text_of(plan: Plan, domain: str, settings: TextSettings, corpus: Corpus, dev
     brought = plan.brought(domain, settings)
     if brought is not None:
         address = plan.text(domain, settings)
-        return _loaded(plan.store.find(address) or bring_vectors(plan.store, corpus, brought), MADE_ELSEWHERE)
+        return _loaded(plan.store.find(address) or bring_vectors(plan.store, corpus, brought), None, None)
     encoder = plan.fetch_encoder(settings)
     artifact = plan.store.find(plan.text(domain, settings))
     if artifact is None:
@@ -80,11 +83,11 @@ def text_of(plan: Plan, domain: str, settings: TextSettings, corpus: Corpus, dev
 
             artifact = encode_corpus(plan.store, corpus, settings, encoder, device, progress.advance)
         _report_empty(domain, artifact)
-    return _loaded(artifact, encoder.digests[WEIGHTS])
+    return _loaded(artifact, encoder.digests[WEIGHTS], settings.way())
 
 
-def _loaded(artifact: Artifact, encoder: str) -> TextVectors:
+def _loaded(artifact: Artifact, encoder: str | None, way: Mapping[str, Any] | None) -> TextVectors:
     vectors = read_vectors(artifact)
     if vectors is None:
         raise ValueError(f"{artifact.path} holds no vectors")
-    return TextVectors(vectors, encoder)
+    return TextVectors(vectors, encoder, way)

@@ -12,6 +12,7 @@ def label_address(
     teacher: str,
     domain: str,
     settings: LabelSettings,
+    kind: str,
     frozen: Mapping[str, str],
     scoring: Mapping[str, Any],
     corpus_key: str,
@@ -24,12 +25,13 @@ def label_address(
     Args:
         teacher, domain: names in the configuration; folders of the store, and no part of the key.
         settings: what is stored.
+        kind: of the teacher.
         frozen: role to digest of the teacher's files.
         scoring: the teacher's settings that change its labels beside its files.
         corpus_key, text_key: the domain.
     """
     inputs = {
-        **_opinion(frozen, scoring, corpus_key, text_key),
+        **_opinion(kind, frozen, scoring, corpus_key, text_key),
         "top_k": settings.top_k,
         "splits": list(settings.splits),
         "state": settings.state,
@@ -40,14 +42,14 @@ def label_address(
 
 
 def item_vectors_address(
-    frozen: Mapping[str, str], scoring: Mapping[str, Any], corpus_key: str, text_key: str | None
+    kind: str, frozen: Mapping[str, str], scoring: Mapping[str, Any], corpus_key: str, text_key: str | None
 ) -> Address:
     """Return where the teacher's item vectors of a domain belong; the arguments are those of :func:`label_address`."""
-    return Address("vectors", {**_opinion(frozen, scoring, corpus_key, text_key), "format": LABEL_FORMAT})
+    return Address("vectors", {**_opinion(kind, frozen, scoring, corpus_key, text_key), "format": LABEL_FORMAT})
 
 
 def _opinion(
-    frozen: Mapping[str, str], scoring: Mapping[str, Any], corpus_key: str, text_key: str | None
+    kind: str, frozen: Mapping[str, str], scoring: Mapping[str, Any], corpus_key: str, text_key: str | None
 ) -> dict[str, Any]:
     """Return all that determines what a teacher says, whatever of it is stored."""
-    return {"teacher": dict(frozen), "scoring": dict(scoring), "corpus": corpus_key, "text": text_key}
+    return {"kind": kind, "teacher": dict(frozen), "scoring": dict(scoring), "corpus": corpus_key, "text": text_key}

@@ -11,6 +11,7 @@ import torch
 
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, EpochReport, Job
+from ckd.stages.teachers.state import made_on
 from ckd.storage.artifact import Artifact, Draft, Store
 from ckd.storage.keys import Address
 from ckd.storage.progress import TRAINING_STATES, forget_training, training_states
@@ -46,7 +47,7 @@ def pretrain_teacher(
         facts: dict[str, Any] = training.pretrain_into(Job(draft, settings, device, on_epoch, state), sources)
         return facts
 
-    return _trained(store, address, train, note)
+    return _trained(store, address, train, made_on(device), note)
 
 
 def adapt_teacher(
@@ -66,7 +67,7 @@ def adapt_teacher(
         facts: dict[str, Any] = training.adapt_into(Job(draft, settings, device, on_epoch, state), start, domain)
         return facts
 
-    return _trained(store, address, train, note)
+    return _trained(store, address, train, made_on(device), note)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def _trained(
     store: Store,
     address: Address,
     train: Callable[[Draft | None, Path | None], dict[str, Any]],
+    machine: Mapping[str, Any],
     note: Note,
 ) -> Artifact:
     """Take the artifact from the store or train it; of several processes the first one writes."""
@@ -92,22 +94,33 @@ def _trained(
         present = parallel.from_first(lambda: store.find(address))  # another process may just have finished it
         if present is not None:
             return present
-        left = parallel.from_first(lambda: _resumable(draft, note))
+        left = parallel.from_first(lambda: _resumable(draft, machine, note))
         facts = train(draft, left.state)
         return parallel.from_first(lambda: _commit(draft, facts, left.seconds))
 
 
-def _resumable(draft: Draft | None, note: Note) -> _Left:
+def _resumable(draft: Draft | None, machine: Mapping[str, Any], note: Note) -> _Left:
     if draft is None:
         return _Left()
     draft.keep_only(TRAINING_STATES)
     for epoch, name in training_states(draft).items():
-        if (receipt := draft.receipt(name)) is not None:
+        if (receipt := draft.receipt(name)) is None:
+            continue
+        if receipt.facts.get("made_on") == machine:
             note(f"goes on after epoch {epoch} of an interrupted run")
             return _Left(draft.partial / name, float(receipt.facts["seconds"]))
+        note(
+            f"starts anew: the interrupted run was on {_words(receipt.facts.get('made_on') or {})}, this one is on "
+            f"{_words(machine)}, and would not end with the same numbers"
+        )
+        return _Left()
     if any((draft.partial / name).exists() for name in TRAINING_STATES):
         note("starts anew: an interrupted run left no whole state")
     return _Left()
+
+
+def _words(machine: Mapping[str, Any]) -> str:
+    return f"{machine.get('processes', 'unknown')} processes of {machine.get('device', 'an unknown device')}"
 
 
 def _commit(draft: Draft | None, facts: dict[str, Any], earlier: float) -> Artifact:

@@ -50,7 +50,7 @@ def read_config(folder: Path, model: type[C]) -> C:
         raise UserError(
             f"{folder} holds no {CONFIG}: a frozen teacher is a folder with {CONFIG} and {WEIGHTS}"
         ) from None
-    except (ValueError, ValidationError) as error:
+    except (ValueError, RecursionError, ValidationError) as error:
         problem = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         place = ".".join(str(part) for part in problem["loc"])
         raise UserError(f"{path}: {place or 'not JSON'}: {problem['msg']}") from None

@@ -20,15 +20,13 @@ class TextVectors:
 
     Attributes:
         vectors: float32 [n_items, p], row = item code.
-        encoder: SHA-256 of the encoder's weights, or :data:`MADE_ELSEWHERE`.
+        encoder: SHA-256 of the encoder's weights; None for vectors that a user brought, of which it is not known.
+        way: how texts became vectors (fields, style, pooling, ...), by name of the setting; None where not known.
     """
 
     vectors: npt.NDArray[np.float32]
-    encoder: str
-
-
-MADE_ELSEWHERE = "made elsewhere"
-"""Stands for the encoder of vectors that a user brought: which one it was is not known."""
+    encoder: str | None
+    way: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

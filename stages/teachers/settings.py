@@ -24,6 +24,9 @@ class TeacherSettings(settings.Settings):
     encodes_items: ClassVar[bool] = False
     """Whether item vectors cost a pass of a network over the catalogue, so that they are kept as an artifact."""
 
+    gives_lists: ClassVar[bool] = False
+    """Whether ``open_teacher`` returns ranked lists, which have no query vectors to store."""
+
     def labels(self, domain: str) -> bool:
         """Return whether the teacher labels a domain."""
         return self.domains is None or domain in self.domains
@@ -35,6 +38,10 @@ class TeacherSettings(settings.Settings):
             common: the configuration's ``text``.
         """
         return None
+
+    def brings_own_text(self) -> bool:
+        """Return whether the teacher has a way of its own, for which a domain's ``text_vectors`` do not stand."""
+        return False
 
     def augmentation(self, text: Any) -> Any | None:
         """Return how the texts of augmented items become vectors, or None if pre-training needs none."""

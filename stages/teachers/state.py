@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import Job
 from ckd.storage.progress import STATE_FORMAT, TRAINING_STATES
 
@@ -70,10 +71,20 @@ def save(job: Job, parts: Mapping[str, Any], progress: Progress) -> None:
     buffer = io.BytesIO()
     torch.save(state | {"progress": vars(progress)}, buffer)
     seconds = sum(row["seconds"] for row in progress.curve)
-    facts = {"epoch": int(progress.curve[-1]["epoch"]), "seconds": round(seconds, 3), "format": STATE_FORMAT}
+    facts = {
+        "epoch": int(progress.curve[-1]["epoch"]),
+        "seconds": round(seconds, 3),
+        "format": STATE_FORMAT,
+        "made_on": made_on(job.device),
+    }
     name = TRAINING_STATES[len(progress.curve) % len(TRAINING_STATES)]
     # Through the buffer, since what torch.save raises on a full disk is no OSError.
     job.draft.add(name, lambda path: _write(path, buffer), facts=facts)
+
+
+def made_on(device: torch.device) -> dict[str, Any]:
+    """Return what of the machine decides a training's numbers: only on the same is a state gone on with."""
+    return {"device": device.type, "processes": parallel.count()}
 
 
 def restore(state: Path, parts: Mapping[str, Any]) -> Progress:

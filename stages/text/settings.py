@@ -1,5 +1,7 @@
 """Settings of the item text vectors."""
 
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from ckd.stages.settings import Published, Settings, TextField, TextPooling, TextStyle, distinct
@@ -34,5 +36,9 @@ class TextSettings(Settings):
         description="the vector of a text: the mean of its tokens', or that of its first token (cls; UniSRec's "
         "authors, with BERT) or of its last",
     )
+
+    def way(self) -> dict[str, Any]:
+        """Return what decides, beside the encoder, what a text's vector is like; dropped words are left out of it."""
+        return self.model_dump(mode="json", include={"fields", "style", "max_tokens", "pooling"})
 
     _distinct = field_validator("fields")(distinct)

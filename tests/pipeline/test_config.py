@@ -201,6 +201,14 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
             "5: distill.teachers[0]: no teacher is named 'colt'; did you mean cold?",
         ),
         (
+            "teachers: {cold: {kind: unisrec, checkpoint: c, domains: [ofice]}}",
+            "4: teachers.cold.domains[0]: no domain is named 'ofice'; did you mean office?",
+        ),
+        (
+            "teachers: {cold: {kind: recformer, pretrain: {}, tokenizer: t}}\nsources: {books: {path: b}}",
+            "4: teachers.cold: tokenizer belongs to a checkpoint, and there is none; remove it",
+        ),
+        (
             "teachers: {cold: {kind: unisrec, checkpoint: c}}\nlabels: {state: no}",
             "5: labels.state: must be true: the loss in_batch scores items with the state; "
             "or take in_batch out of distill.loss",

@@ -165,7 +165,7 @@ def label(world, tmp_path):
         store = Store(tmp_path / place)
         cpu = torch.device("cpu")
         files = folder_files(world.teacher, (CONFIG, WEIGHTS), "teacher")
-        address = label_address("uni", "tiny", chosen, digests(files), {}, world.corpus.key, "text")
+        address = label_address("uni", "tiny", chosen, "unisrec", digests(files), {}, world.corpus.key, "text")
         opening = Opening(None, files, world.corpus, world.text, cpu)
         return label_corpus(store, address, world.corpus, chosen, lambda: open_teacher(opening), cpu, advance, reuse)
 

@@ -51,6 +51,20 @@ def left(pretrain, tmp_path):
     return folder
 
 
+def test_a_state_of_another_machine_is_not_gone_on_with(pretrain, left):
+    """On a GPU, or with other processes, it would not end with the same numbers."""
+    for name in TRAINING_STATES:
+        receipt = left / ".receipts" / f"{name}.json"
+        written = json.loads(receipt.read_text())
+        written["facts"]["made_on"]["processes"] = 4
+        receipt.write_text(json.dumps(written))
+    _, epochs, (note,) = pretrain()
+    assert epochs == [1, 2, 3, 4, 5]
+    assert note.startswith(
+        "starts anew: the interrupted run was on 4 processes of cpu, this one is on 1 processes of cpu"
+    )
+
+
 def flip(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1

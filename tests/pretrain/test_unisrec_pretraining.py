@@ -287,3 +287,13 @@ def test_dropping_words_without_text_vectors_for_it_is_refused_before_training()
         pretrain(Job(None, settings, CPU), domains)
     for enough in ({"item_drop_coefficient": 1.0}, {"sequence_weight": 0.0}):
         pretrain(Job(None, settings.model_copy(update=enough), CPU), domains)
+
+
+def test_sources_whose_text_vectors_are_not_of_one_kind_are_refused():
+    first, second = source([4, 5], 6, seed=1), source([4, 5], 6, seed=2)
+    other = replace(second, text=TextVectors(second.text.vectors, "another"))
+    with pytest.raises(UserError, match=r"not of one kind \(.* of another; "):
+        mix([first, other], 5, CPU)
+    narrow = replace(second, text=TextVectors(second.text.vectors[:, :1], "encoder"))
+    with pytest.raises(UserError, match="not of one kind"):
+        mix([first, narrow], 5, CPU)

@@ -26,6 +26,7 @@ LABELS = {
     "teacher": "uni",
     "domain": "office",
     "settings": LabelSettings(),
+    "kind": "unisrec",
     "frozen": {"config.json": "c", "model.safetensors": "w"},
     "scoring": {"max_tokens": 512},
     "corpus_key": "corpus",
@@ -109,6 +110,7 @@ def test_a_key_of_today_is_a_key_of_tomorrow():
         {"frozen": {"config.json": "other", "model.safetensors": "w"}},
         {"frozen": {"config.json": "c"}},
         {"frozen": {"config.json": "c", "model.safetensors": "w", "item_ids.json": "i"}},
+        {"kind": "another"},
         {"scoring": {"max_tokens": 256}},
         {"scoring": {}},
         {"scoring": {"max_tokens": 512, "precision": "bfloat16"}},
@@ -140,15 +142,16 @@ def test_what_changes_speed_files_or_names_only_does_not_change_the_key(changed)
 
 
 def test_item_vectors_are_named_by_the_teacher_and_the_domain_whatever_is_stored_of_its_labels():
-    opinion = ({"config.json": "c", "model.safetensors": "w"}, {"precision": "float32"}, "corpus", "text")
+    kind, *opinion = "mine", {"config.json": "c", "model.safetensors": "w"}, {"precision": "float32"}, "corpus", "text"
     others = [
-        ({"config.json": "c", "model.safetensors": "other"}, *opinion[1:]),
-        ({**opinion[0], "item_ids.json": "i"}, *opinion[1:]),
-        (opinion[0], {"precision": "float64"}, *opinion[2:]),
-        (*opinion[:2], "other", "text"),
-        (*opinion[:3], None),
+        ("other", *opinion),
+        (kind, {"config.json": "c", "model.safetensors": "other"}, *opinion[1:]),
+        (kind, {**opinion[0], "item_ids.json": "i"}, *opinion[1:]),
+        (kind, opinion[0], {"precision": "float64"}, *opinion[2:]),
+        (kind, *opinion[:2], "other", "text"),
+        (kind, *opinion[:3], None),
     ]
-    addresses = [item_vectors_address(*each) for each in (opinion, *others)]
+    addresses = [item_vectors_address(*each) for each in ((kind, *opinion), *others)]
     assert len({address.key for address in addresses}) == 1 + len(others)
     assert {address.kind for address in addresses} == {"vectors"}
 

@@ -49,7 +49,7 @@ def label(opening, tmp_path):
         chosen = LabelSettings(**({"top_k": 7, "shard_rows": 200} | settings))
         files, corpus = digests(opening.files), opening.corpus
         scoring = opening.settings.scoring(lambda: False)
-        address = label_address("rec", "tiny", chosen, files, scoring, corpus.key, None)
+        address = label_address("rec", "tiny", chosen, "recformer", files, scoring, corpus.key, None)
         return label_corpus(Store(tmp_path / place), address, corpus, chosen, lambda: open_teacher(opening), CPU)
 
     return run

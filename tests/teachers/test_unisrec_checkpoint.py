@@ -181,8 +181,25 @@ def test_a_checkpoint_that_does_not_say_its_encoder_is_checked_by_the_width_only
     other = TextVectors(world.text.vectors, "f" * 64)
     assert torch.equal(opened(folder, other).item_vectors(), opened(folder).item_vectors())
     assert line_of(opened, folder, text=TextVectors(world.text.vectors[:, :5], "f" * 64)) == (
-        f"{folder}: this teacher reads text vectors of 16 dimensions, text.encoder gives 5; "
-        "set text.encoder to the one it was trained with"
+        f"{folder}: this teacher reads text vectors of 16 dimensions, the domain's have 5; "
+        "set text.encoder to the one it was trained with, or bring such vectors"
+    )
+
+
+def test_vectors_that_a_user_brought_are_checked_by_the_width_only(folder, opened, world):
+    brought = TextVectors(world.text.vectors, None)
+    assert torch.equal(opened(folder, brought).item_vectors(), opened(folder).item_vectors())
+
+
+def test_texts_made_in_another_way_than_the_teacher_was_trained_on_are_refused(folder, opened, world):
+    way = {"fields": ["title"], "style": "plain", "pooling": "mean"}
+    change_config(folder, text=way)
+    same = TextVectors(world.text.vectors, world.text.encoder, way)
+    assert torch.equal(opened(folder, same).item_vectors(), opened(folder).item_vectors())
+    other = TextVectors(world.text.vectors, world.text.encoder, way | {"pooling": "cls"})
+    assert line_of(opened, folder, text=other) == (
+        f"{folder}: this teacher was trained on texts with text.pooling mean, the configuration has cls; "
+        "set text.pooling to what it was trained with"
     )
 
 

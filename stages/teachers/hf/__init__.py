@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ckd.stages.teachers.pooled.teacher import PooledTeacher
 
 
+_OWN = ("encoder", "fields", "style", "max_tokens", "pooling")
+"""Settings of the text vectors, as they are called under ``text``."""
+
+
 class Settings(PooledSettings):
     """A text encoder over item texts; what is not given is as in the configuration's ``text``."""
 
@@ -38,9 +42,13 @@ class Settings(PooledSettings):
 
     _distinct = field_validator("fields")(distinct)
 
+    def brings_own_text(self) -> bool:
+        """Return whether any setting of the text vectors is this teacher's own."""
+        return any(getattr(self, name) is not None for name in _OWN)
+
     def text_settings(self, common: Any) -> Any:
         """Return the configuration's ``text`` with what this teacher changes."""
-        own = {name: getattr(self, name) for name in ("encoder", "fields", "style", "max_tokens", "pooling")}
+        own = {name: getattr(self, name) for name in _OWN}
         return common.model_copy(update={name: value for name, value in own.items() if value is not None})
 
     def files(self, domain: str, where: str) -> Mapping[str, Path]:

@@ -123,6 +123,14 @@ class Settings(PretrainedSettings):
 
     encodes_items: ClassVar[bool] = True
 
+    @classmethod
+    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
+        """Yield a teacher of two origins or of none, and files that belong to a checkpoint where there is none."""
+        yield from super().conflicts(values)
+        if values["checkpoint"] is None:
+            named = [name for name in ("config", "tokenizer", "item_ids") if values[name] is not None]
+            yield from (f"{name} belongs to a checkpoint, and there is none; remove it" for name in named)
+
     def files(self, domain: str, where: str) -> Mapping[str, Path]:
         """Return the files of the checkpoint: configuration, weights, tokenizer, item ids."""
         if self.checkpoint is None:

@@ -15,6 +15,9 @@ _MARGIN = 2
 """Position ids start at PAD + 1, so there are two more of them than tokens."""
 
 
+_MOST_LAYERS = 1_000
+
+
 class RecformerConfig(BaseModel):
     """What the weights do not say; other fields of the file are passed over and have no effect on a score."""
 
@@ -56,8 +59,8 @@ class RecformerConfig(BaseModel):
     @classmethod
     def _window_per_layer(cls, values: Any) -> Any:
         # HF's Longformer takes one number for all layers.
-        if isinstance(values, dict) and isinstance(values.get("attention_window"), int):
-            layers = values.get("num_hidden_layers", 0)
+        layers = values.get("num_hidden_layers") if isinstance(values, dict) else None
+        if type(layers) is int and layers <= _MOST_LAYERS and type(values.get("attention_window")) is int:
             values = values | {"attention_window": (values["attention_window"],) * layers}
         return values
 
@@ -138,7 +141,7 @@ def load_config(path: Path) -> RecformerConfig:
         raise UserError(
             f"{path}: {f'{field}: ' if field else ''}{problem['msg'].removeprefix('Value error, ')}"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON in UTF-8: {error}") from None
 
 

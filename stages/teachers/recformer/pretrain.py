@@ -59,6 +59,8 @@ class Pretraining(nn.Module):
             history, item: the pairs.
             masked: masked histories and masked items, each with the tokens to be found.
         """
+        # As in the authors' runs on several GPUs: gradients flow through a process' own rows only and are averaged
+        # after that, so that with P processes the contrast weighs 1 / P of what it would on one.
         a, b = (parallel.gathered(self.longformer(part)) for part in (history, item))
         total = item_contrast(a, b, self.longformer.config.temp)
         for inputs, wanted in masked:

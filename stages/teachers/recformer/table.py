@@ -75,7 +75,7 @@ def _pairs(path: Path) -> list[tuple[str, int]]:
     try:
         # An object becomes a tuple of its pairs.
         content: Any = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=tuple)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON in UTF-8: {error}") from None
     if isinstance(content, list):
         content = tuple((item, row) for row, item in enumerate(content))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ BESIDE_RANKING = ("positions", "item_ids", "confidence")
 
 class Settings(TeacherSettings):
     """Ranked lists made elsewhere, one for each user and position, with or without scores."""
+
+    gives_lists: ClassVar[bool] = True
 
     kind: Literal["scores"] = "scores"
     path: Located = Field(
@@ -75,7 +77,7 @@ class Settings(TeacherSettings):
     def scoring(self, gpu: Callable[[], bool]) -> dict[str, Any]:
         """Return what makes probabilities of the scores."""
         used = {"logprob": (), "logit": ("listed_mass", "temperature"), "none": ("listed_mass",)}[self.scores]
-        return {key: getattr(self, key) for key in ("format", "scores", *used)}
+        return {key: getattr(self, key) for key in ("format", "scores", "missing", *used)}
 
 
 def _conflicts_of_dllm2rec(named: list[str], scores: Any) -> Iterator[str]:

@@ -132,7 +132,7 @@ def _item_ids(path: Path) -> tuple[pa.Array, Int64s]:
             raise ValueError("other values are in it, or none")
         column = as_ids(pa.chunked_array([pa.array(ids)]), path, "item ids")
         numbers = np.array(codes, np.int64)
-    except (OSError, ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read ({error}); {expected}") from None
     if len(np.unique(numbers)) < len(numbers):
         raise UserError(f"{path} gives two items one code; {expected}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ckd.stages import settings
 from ckd.stages.teachers.checkpoint import catalogue_digest, read_config, read_weights, save_config, save_weights
@@ -29,6 +29,8 @@ class Config(settings.Settings):
     text_encoder: str | None
     """SHA-256 of the weights of the text encoder that the adaptor was trained on; None: not recorded, as in the files
     of the authors."""
+    text: dict[str, Any] | None = None
+    """How item texts became vectors, by name of the setting under ``text``; None: not recorded."""
     items: str | None = None
     """Digest of the catalogue's item ids in order of code (transductive only)."""
 
@@ -67,7 +69,7 @@ def load_frozen(files: Mapping[str, Path], corpus: Corpus, text: TextVectors) ->
     if CHECKPOINT not in files:
         folder = files[CONFIG].parent
         config = load_config(folder)
-        check_fit(folder, config, corpus, text.encoder, text.vectors.shape[1])
+        check_fit(folder, config, corpus, text)
         return config, load_model(folder, config, corpus.n_items)
     model = open_pth(files[CHECKPOINT], files.get(ITEM_IDS), corpus, text)
     with_ids = model.item_embedding is not None
@@ -82,25 +84,36 @@ def load_frozen(files: Mapping[str, Path], corpus: Corpus, text: TextVectors) ->
     return config, model
 
 
-def check_fit(folder: Path, config: Config, corpus: Corpus, text_encoder: str, text_dimensions: int) -> None:
-    """Refuse a teacher whose inputs are not the ones that it was trained on.
+def check_fit(folder: Path, config: Config, corpus: Corpus, text: TextVectors) -> None:
+    """Refuse a teacher whose inputs are not the ones that it was trained on, as far as either is known.
 
     Raises:
-        UserError: text vectors of other width or of another encoder, or an item ID table of another catalogue.
+        UserError: text vectors of other width, of another encoder or made in another way, or an item ID table of
+            another catalogue.
     """
-    encoder = config.text_encoder
-    if encoder is not None and encoder != text_encoder:
+    if config.text_dimensions != text.vectors.shape[1]:
         raise UserError(
-            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {encoder[:12]}..., "
-            f"text.encoder gives {text_encoder[:12]}...; set text.encoder to the one it was trained with"
+            f"{folder}: this teacher reads text vectors of {config.text_dimensions} dimensions, the domain's have "
+            f"{text.vectors.shape[1]}; set text.encoder to the one it was trained with, or bring such vectors"
         )
-    if config.text_dimensions != text_dimensions:
+    if config.text_encoder is not None and text.encoder is not None and config.text_encoder != text.encoder:
         raise UserError(
-            f"{folder}: this teacher reads text vectors of {config.text_dimensions} dimensions, text.encoder gives "
-            f"{text_dimensions}; set text.encoder to the one it was trained with"
+            f"{folder}: this teacher reads text vectors of the encoder with SHA-256 {config.text_encoder[:12]}..., "
+            f"text.encoder gives {text.encoder[:12]}...; set text.encoder to the one it was trained with"
         )
+    for name, trained in (config.text or {}).items():
+        given = trained if text.way is None else text.way.get(name)
+        if given != trained:
+            raise UserError(
+                f"{folder}: this teacher was trained on texts with text.{name} {_shown(trained)}, the configuration "
+                f"has {_shown(given)}; set text.{name} to what it was trained with"
+            )
     if config.mode == "transductive" and config.items != catalogue_digest(corpus):
         raise UserError(
             f"{folder}: this teacher has an ID table for another catalogue than the domain's {corpus.n_items} items; "
             "take a teacher without such a table, the pre-trained or an inductive one, and adapt that to this domain"
         )
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ckd.stages.batching import at, flat_index, length_buckets, padded, training_windows
-from ckd.stages.teachers.contract import DomainData, Job
+from ckd.stages.teachers.contract import DomainData, Job, TextVectors
 from ckd.stages.teachers.held_out import hits, split_sequences
 from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import PretrainSettings
@@ -65,6 +65,7 @@ def mix(sources: Sequence[DomainData], max_length: int, device: torch.device) ->
         lengths.append(cut.length)
         items += corpus.n_items
         interactions += len(corpus.sequence)
+    _check_alike([text for source in sources for text in (source.text, source.augmented) if text is not None])
     augmented = [source.augmented.vectors for source in sources if source.augmented is not None]
     return Mixture(
         _joined([source.text.vectors for source in sources if source.text is not None], device),
@@ -119,6 +120,16 @@ def accuracy(model: UniSRec, mixture: Mixture, held_out: npt.NDArray[np.int64]) 
     own = torch.from_numpy(mixture.sequence[start + length].astype(np.int64)).to(device)
     items = model.item_table(mixture.text[own])
     return hits(F.normalize(states, dim=-1) @ F.normalize(items, dim=-1).T, own)
+
+
+def _check_alike(texts: Sequence[TextVectors]) -> None:
+    made = {(text.vectors.shape[1], text.encoder) for text in texts}
+    if len(made) > 1:
+        words = sorted(f"{width} dimensions of {encoder or 'an unknown encoder'}" for width, encoder in made)
+        raise UserError(
+            f"the sources' text vectors are not of one kind ({'; '.join(words)}); let one encoder make those of all "
+            "sources, or bring text_vectors of all of them"
+        )
 
 
 def _joined(vectors: Sequence[npt.NDArray[np.float32]], device: torch.device) -> Tensor:

@@ -30,6 +30,7 @@ def pretrain_into(job: Job, sources: Sequence[DomainData]) -> dict[str, Any]:
         network=settings.network,
         text_dimensions=text.vectors.shape[1],
         text_encoder=text.encoder,
+        text=text.way if text.way is None else dict(text.way),
     )
     _add(job, model, config)
     job.add_curve(curve)
@@ -51,7 +52,9 @@ def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[
     model, curve = adapt(pretrained, job, corpus, text)
     mode: Literal["inductive", "transductive"] = "inductive" if model.item_embedding is None else "transductive"
     items = catalogue_digest(corpus) if mode == "transductive" else None
-    changed = {"mode": mode, "items": items, "network": model.settings, "text_encoder": text.encoder}
+    way = config.text if text.way is None else dict(text.way)
+    encoder = text.encoder or config.text_encoder
+    changed = {"mode": mode, "items": items, "network": model.settings, "text_encoder": encoder, "text": way}
     _add(job, model, config.model_copy(update=changed))
     job.add_curve(curve)
     best = max(curve, key=lambda row: row["ndcg@10"])
