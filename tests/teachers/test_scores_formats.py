@@ -259,7 +259,12 @@ def test_whole_numbers_and_a_list_of_item_ids_will_do(dllm2rec, tmp_path):
 
 def test_the_key_holds_the_files_and_what_makes_probabilities_of_scores(dllm2rec, tmp_path):
     settings = Settings(path="{domain}.csv", scores="none", listed_mass=0.5, temperature=3.0)
-    assert settings.scoring(lambda: False) == {"format": "table", "scores": "none", "listed_mass": 0.5}
+    assert settings.scoring(lambda: False) == {
+        "format": "table",
+        "scores": "none",
+        "missing": "refuse",
+        "listed_mass": 0.5,
+    }
     assert "listed_mass" not in Settings(path="x", scores="logprob").scoring(lambda: False)
     assert Settings(path="x", scores="logit").scoring(lambda: False)["temperature"] == 1
     assert settings.text_settings(None) is None

@@ -151,12 +151,17 @@ def test_a_domain_without_any_text_is_refused_with_the_key_that_maps_columns(wor
 
 
 def test_a_local_folder_is_identified_by_its_files(world, folder):
-    names = ("config.json", "tokenizer.json", WEIGHTS)
+    names = ("config.json", "tokenizer.json", WEIGHTS, "tokenizer_config.json")
     found = locate_encoder(str(folder))
     assert found == Encoder(folder, {name: sha256_file(folder / name) for name in names})
     assert locate_encoder(str(world.encoder)).digests == found.digests
-    (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
-    assert locate_encoder(str(folder)).digests != found.digests
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_another_file_that_decides_how_a_text_is_read_is_another_encoder(folder, name):
+    before = locate_encoder(str(folder)).digests
+    (folder / name).write_text((folder / name).read_text() + "\n")
+    assert locate_encoder(str(folder)).digests != before
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", WEIGHTS])
