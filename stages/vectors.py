@@ -48,16 +48,22 @@ def read_item_vectors(path: Path, item_ids: pa.Array | pa.ChunkedArray) -> Float
         raise UserError(
             f"{path} holds {len(vectors)} rows, but {naming[0].name} names {len(names)}; they must be as many"
         )
-    return _chosen(path, names, vectors, wanted)
+    numbered = path.suffix == NUMPY and not naming
+    return _chosen(path, names, vectors, wanted, _UNNAMED.format(path.with_suffix(IDS_ENDING).name) if numbered else "")
 
 
-def _chosen(path: Path, names: pa.Array, vectors: npt.NDArray[np.floating], wanted: pa.Array) -> Float32s:
+_UNNAMED = "nothing names its rows, so they count as items 0, 1, 2, ...: put {} beside it, or "
+
+
+def _chosen(
+    path: Path, names: pa.Array, vectors: npt.NDArray[np.floating], wanted: pa.Array, advice: str = ""
+) -> Float32s:
     rows = pc.index_in(wanted, value_set=names)
     if rows.null_count:
         first = wanted.filter(rows.is_null())[0].as_py()
         raise UserError(
             f"{path} has no vector of {rows.null_count} of the domain's {len(wanted)} items (first: {first!r}); "
-            "add them, or check that the item ids are the same"
+            f"{advice}add them, or check that the item ids are the same"
         )
     with np.errstate(over="ignore"):
         chosen = vectors[rows.to_numpy()].astype(np.float32)

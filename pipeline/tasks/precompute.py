@@ -33,6 +33,9 @@ def precompute(configuration: Configuration) -> None:
     if not configuration.teachers:
         raise UserError("teachers: the configuration names no teacher, so there is nothing to precompute")
     pairs = [(teacher, domain) for teacher in configuration.teachers for domain in plan.labelled(teacher)]
+    for teacher, domain in pairs:
+        if teacher in plan.trained():
+            plan.frozen(teacher, domain)  # one that is not trained yet is said before anything is labelled
     teacher_table({pair: labels_of(plan, *pair) for pair in pairs})
 
 

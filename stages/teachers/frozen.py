@@ -1,5 +1,6 @@
 """What identifies a frozen teacher: the digests of its files. Imports nothing heavy."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,6 +42,21 @@ def folder_files(folder: Path, names: tuple[str, ...], key: str) -> dict[str, Pa
                 f"{key}: {folder / name} does not exist; such a teacher is a folder with {' and '.join(names)}"
             )
     return {name: folder / name for name in names}
+
+
+def refuse_other_kind(config: Path, kind: str) -> None:
+    """Refuse a ``config.json`` that says that it is of another kind of teacher; one that says nothing passes.
+
+    Raises:
+        UserError: naming the kind that it is of.
+    """
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # whoever opens it says what is wrong with it
+    found = content.get("kind") if isinstance(content, dict) else None
+    if isinstance(found, str) and found != kind:
+        raise UserError(f"{config} is of a teacher of kind {found}; set kind: {found}, or name the folder of a {kind}")
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:

@@ -147,5 +147,5 @@ def load_config(path: Path) -> RecformerConfig:
 
 def save_config(config: RecformerConfig, path: Path) -> None:
     """Write a configuration as JSON."""
-    values = {"model_type": "recformer", "format": 1, **config.model_dump(mode="json")}
+    values = {"kind": "recformer", "format": 1, **config.model_dump(mode="json")}
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

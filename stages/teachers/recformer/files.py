@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, named_file
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, named_file, refuse_other_kind
 from ckd.storage.errors import UserError
 
 TOKENIZER = "tokenizer.json"
@@ -31,9 +31,17 @@ def checkpoint_files(named: Mapping[str, str], domain: str, where: str) -> dict[
             f"{where}.checkpoint: {checkpoint} holds no {WEIGHTS}; name the weights file itself if it is the authors'"
         )
     weights = str(checkpoint / WEIGHTS) if checkpoint.is_dir() else named["checkpoint"]
+    found = named_file(weights, domain, f"{where}.checkpoint")
+    if "config" not in named and not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{where}.checkpoint: there is no {CONFIG} beside {found}; a Recformer's weights need that of its "
+            f"RecformerConfig: put it there, or name it under {where}.config"
+        )
+    config = named_file(named.get("config", str(folder / CONFIG)), domain, f"{where}.config")
+    refuse_other_kind(config, "recformer")
     files = {
-        WEIGHTS: named_file(weights, domain, f"{where}.checkpoint"),
-        CONFIG: named_file(named.get("config", str(folder / CONFIG)), domain, f"{where}.config"),
+        WEIGHTS: found,
+        CONFIG: config,
         **tokenizer_files(Path(named.get("tokenizer", str(folder)).replace("{domain}", domain)), f"{where}.tokenizer"),
     }
     if "item_ids" in named:

@@ -9,7 +9,7 @@ from pydantic import Field
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
 from ckd.stages.students import sasrec
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, refuse_other_kind
 from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Settings(TeacherSettings):
         if self.checkpoint is None:
             return super().files(domain, where)
         folder = Path(self.checkpoint.replace("{domain}", domain))
+        refuse_other_kind(folder / CONFIG, "sasrec")
         return folder_files(folder, (CONFIG, WEIGHTS), f"{where}.checkpoint")
 
 

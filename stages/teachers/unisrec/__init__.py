@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
-from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, named_file
+from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, named_file, refuse_other_kind
 from ckd.stages.teachers.settings import PRECISION, SEED, Precision, PretrainedSettings
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ class Settings(PretrainedSettings):
             named = {CHECKPOINT: self.checkpoint} | ({ITEM_IDS: self.item_ids} if self.item_ids else {})
             return {role: named_file(path, domain, f"{where}.{role}") for role, path in named.items()}
         folder = Path(self.checkpoint.replace("{domain}", domain))
+        refuse_other_kind(folder / CONFIG, "unisrec")
         return folder_files(folder, (CONFIG, WEIGHTS), f"{where}.checkpoint")
 
 
