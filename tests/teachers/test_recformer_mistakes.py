@@ -222,7 +222,10 @@ def test_a_configuration_that_is_no_json_object_is_refused(world, folder, text):
 def test_the_configuration_may_lie_elsewhere(world, folder, tmp_path):
     shutil.move(folder / CONFIG, tmp_path / "recformer.json")
     change_json(tmp_path / "recformer.json", hidden_act="swooosh")
-    assert answer(world, folder).startswith(f"teachers.rec.config: {folder / CONFIG} does not exist")
+    assert answer(world, folder) == (
+        f"teachers.rec.checkpoint: there is no {CONFIG} beside {folder / WEIGHTS}; a Recformer's weights need that of "
+        "its RecformerConfig: put it there, or name it under teachers.rec.config"
+    )
     assert answer(world, folder, config=tmp_path / "recformer.json").startswith(str(tmp_path / "recformer.json"))
 
 

@@ -200,7 +200,7 @@ def test_a_teacher_of_another_catalogue_is_refused_even_of_as_many_items(folder,
 def test_a_teacher_of_another_kind_is_refused(folder, circle):
     path = folder / CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "unisrec"}))
-    assert line_of(folder, circle).startswith(f"{path}: kind: ")
+    assert line_of(folder, circle).startswith(f"{path} is of a teacher of kind unisrec; set kind: unisrec, ")
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ def folders(world, tmp_path, make_recformer):
     return {"unisrec": world.teacher, "recformer": make_recformer(tmp_path / "recformer")}
 
 
-@pytest.mark.parametrize(
-    ("kind", "given"),
-    [("recformer", "unisrec"), ("unisrec", "recformer"), ("sasrec", "unisrec"), ("sasrec", "recformer")],
-)
+WRONG = [("recformer", "unisrec"), ("unisrec", "recformer"), ("sasrec", "unisrec"), ("sasrec", "recformer")]
+
+
+@pytest.mark.parametrize(("kind", "given"), WRONG)
 def test_the_kind_that_it_is_of_is_named(folders, tmp_path, kind, given):
     folder = folders[given]
     with pytest.raises(UserError) as caught:
