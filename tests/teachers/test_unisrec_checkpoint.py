@@ -216,17 +216,17 @@ def test_an_id_table_of_another_catalogue_is_refused(transductive, opened, world
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "not JSON: Expecting property name"),
-        ("[]", "not JSON: "),
-        ('{"kind": "recformer"}', "kind: "),
-        ('{"format": 2}', "format: "),
+        ("{", ": not JSON: Expecting property name"),
+        ("[]", ": not JSON: "),
+        ('{"kind": "recformer"}', " is of a teacher of kind recformer; set kind: recformer, "),
+        ('{"format": 2}', ": format: "),
     ],
 )
 def test_a_configuration_of_something_else_is_answered_with_its_place(folder, opened, text, said):
     whole = json.loads((folder / CONFIG).read_text())
     given = json.dumps(whole | json.loads(text)) if text.startswith('{"') else text
     (folder / CONFIG).write_text(given)
-    assert line_of(opened, folder).startswith(f"{folder / CONFIG}: {said}")
+    assert line_of(opened, folder).startswith(f"{folder / CONFIG}{said}")
 
 
 def test_a_configuration_that_contradicts_itself_is_answered_with_its_place(folder, opened):
