@@ -1,7 +1,7 @@
 """What an epoch of a training leaves to the next one: in memory, and in the draft of the artifact."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,24 @@ class Progress:
         if watched is not None and row[watched] > self.best:
             self.best, self.best_epoch = row[watched], int(row["epoch"])
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def outcome(model: nn.Module, curve: Sequence[Epoch], watched: str, name: str) -> dict[str, Any]:
+    """Return the facts about a finished training: its epochs, the one that was kept with its value, the parameters.
+
+    Args:
+        model: the trained network.
+        curve: one row per epoch.
+        watched: the measure that chose the epoch.
+        name: under which its value is remembered.
+    """
+    best = max(curve, key=lambda row: row[watched])
+    return {
+        "epochs": len(curve),
+        "best_epoch": best["epoch"],
+        name: best[watched],
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+    }
 
 
 def save(job: Job, parts: Mapping[str, Any], progress: Progress) -> None:

@@ -16,6 +16,7 @@ from ckd.stages.teachers.recformer.config import RecformerConfig, save_config
 from ckd.stages.teachers.recformer.files import TOKENIZER
 from ckd.stages.teachers.recformer.network import Recformer
 from ckd.stages.teachers.recformer.pretrain import pretrain
+from ckd.stages.teachers.state import outcome
 
 
 def pretrain_into(job: Job, sources: Sequence[DomainData]) -> dict[str, Any]:
@@ -23,13 +24,7 @@ def pretrain_into(job: Job, sources: Sequence[DomainData]) -> dict[str, Any]:
     model, tokenizer, curve = pretrain(job, sources)
     _add(job, model, model.config, tokenizer, None)
     job.add_curve(curve)
-    best = max(curve, key=lambda row: row["accuracy"])
-    return {
-        "epochs": len(curve),
-        "best_epoch": best["epoch"],
-        "accuracy": best["accuracy"],
-        "parameters": sum(tensor.numel() for tensor in model.parameters()),
-    }
+    return outcome(model, curve, "accuracy", "accuracy")
 
 
 def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[str, Any]:
@@ -44,13 +39,7 @@ def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[
     config = model.config.model_copy(update={"items": catalogue_digest(domain.corpus)})
     _add(job, model, config, frozen.tokenizer, adapted.item_embedding.weight)
     job.add_curve(curve)
-    best = max(curve, key=lambda row: row["ndcg@10"])
-    return {
-        "epochs": len(curve),
-        "best_epoch": best["epoch"],
-        "valid_ndcg@10": best["ndcg@10"],
-        "parameters": sum(tensor.numel() for tensor in model.parameters()),
-    }
+    return outcome(model, curve, "ndcg@10", "valid_ndcg@10")
 
 
 def export(folder: Path, destination: Path, half: bool) -> None:

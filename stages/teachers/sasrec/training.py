@@ -22,6 +22,7 @@ from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.sasrec import TrainSettings
 from ckd.stages.teachers.sasrec.teacher import Config
+from ckd.stages.teachers.state import outcome
 from ckd.storage.corpus import Corpus
 
 
@@ -36,13 +37,7 @@ def adapt_into(job: Job, start: Mapping[str, Path], domain: DomainData) -> dict[
     job.add(WEIGHTS, lambda path: save_weights(model, path))
     job.add(CONFIG, lambda path: save_config(config, path))
     job.add_curve(curve)
-    best = max(curve, key=lambda row: row["ndcg@10"])
-    return {
-        "epochs": len(curve),
-        "best_epoch": best["epoch"],
-        "valid_ndcg@10": best["ndcg@10"],
-        "parameters": sum(tensor.numel() for tensor in model.parameters()),
-    }
+    return outcome(model, curve, "ndcg@10", "valid_ndcg@10")
 
 
 def train(job: Job, corpus: Corpus) -> tuple[SASRec, list[Epoch]]:
