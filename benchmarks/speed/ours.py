@@ -1,14 +1,13 @@
 """ckd's side: `train` of the distill stage, in turns, with or without one teacher. Started by `speed.py`."""
 
 import argparse
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from turns import Turns
+from turns import CLOCKS, Turns
 from world import MAX_LENGTH, corpus_in, labels_in
 
 from ckd.stages.batching import length_buckets, training_windows
@@ -28,6 +27,7 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--distilled", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     store = Store(chosen.store)
@@ -40,14 +40,14 @@ def main() -> None:
     kind = STUDENTS.load("sasrec")
     torch.manual_seed(SEED)
     sizes = kind.Settings(hidden=64, blocks=2, heads=2, dropout=0.2, max_length=MAX_LENGTH)
-    turns, counts, last = Turns(), _targets_per_step(corpus, settings.batch_size), [0.0]
+    turns, counts, last = Turns(chosen.clock), _targets_per_step(corpus, settings.batch_size), [0.0]
 
     def stepped(*_: object) -> None:
         turns.step_done(next(counts))
-        last[0] = time.perf_counter()
+        last[0] = turns.now()
 
     def validated(_: Epoch) -> None:
-        turns.leave_out(time.perf_counter() - last[0])
+        turns.leave_out(turns.now() - last[0])
 
     register_optimizer_step_post_hook(stepped)
     train(kind.build(sizes, corpus.n_items), corpus, settings, lesson, SEED, on_epoch=validated)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, Trainer
 from torch.nn.functional import cross_entropy
-from turns import Turns
+from turns import CLOCKS, Turns
 
 MAX_LENGTH, WIDTH, BLOCKS, HEADS, DROPOUT, BATCH, RATE = 100, 64, 2, 2, 0.2, 128, 1e-3
 
@@ -28,7 +28,7 @@ class _Counts(Callback):
         self._turns.step_done(int((batch["y"] != 0).sum()))
 
 
-def sasrec_model(data: "np.lib.npyio.NpzFile", turns: Turns) -> None:
+def sasrec_model(data: dict[str, np.ndarray], turns: Turns) -> None:
     """Fit RecTools' `SASRecModel`, defaults but for the sizes."""
     import pandas as pd
     from rectools import Columns
@@ -63,7 +63,7 @@ def sasrec_model(data: "np.lib.npyio.NpzFile", turns: Turns) -> None:
     model.fit(Dataset.construct(frame))
 
 
-def flat_net(data: "np.lib.npyio.NpzFile", turns: Turns) -> None:
+def flat_net(data: dict[str, np.ndarray], turns: Turns) -> None:
     """Train RecTools' `FlatSASRecNet` with full softmax and AdamW."""
     from rectools.fast_transformers import FlatSASRecNet, SequenceBatchDataset, build_sequences
 
@@ -91,12 +91,13 @@ def main() -> None:
     parser.add_argument("sequences", type=Path)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     chosen = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(0)
     with np.load(chosen.sequences) as data:
-        PEERS[chosen.peer](dict(data), Turns())
+        PEERS[chosen.peer](dict(data), Turns(chosen.clock))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
     python -m venv build/peers && build/peers/bin/pip install -r benchmarks/speed/requirements-peers.txt
     python benchmarks/speed/speed.py --peers build/peers/bin/python
 
-The data have the shape of MovieLens-1M (`world.py`); every trainer has the last 100 items of each history, width 64, two
-blocks, two heads, dropout 0.2, full softmax over the catalogue, batches of 128 sequences, float32 and the same number of
-threads. ckd's distilled student learns from one teacher, both losses, labels read from a store. A round gives every
-trainer a turn of the same number of seconds, the others waiting; ratios are taken within a round, for a machine may be
-several times faster in one minute than in the next. A target is an item that is to be predicted; padding is none.
+The data have the shape of MovieLens-1M (`world.py`); every trainer has the last 100 items of each history, width 64,
+two blocks, two heads, dropout 0.2, full softmax over the catalogue, batches of 128 sequences, float32 and the same
+number of threads. ckd's distilled student learns from one teacher, both losses, labels read from a store. A round gives
+every trainer a turn of the same number of seconds, the others waiting; ratios are taken within a round, for a machine
+may be several times faster in one minute than in the next. A target is an item to be predicted; padding is none.
 
 The first run makes the data and the labels in `--work` (minutes); they are kept.
 """
@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from turns import CLOCKS
 from world import corpus_in, labels_in, write_sequences
 
 from ckd.storage.artifact import Store
@@ -31,9 +32,9 @@ PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRec
 class Trainer:
     """A process that trains when it has its turn."""
 
-    def __init__(self, python: str, arguments: list[str], threads: int) -> None:
+    def __init__(self, python: str, arguments: list[str], threads: int, clock: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        command = [python, *arguments, "--threads", str(threads)]
+        command = [python, *arguments, "--threads", str(threads), "--clock", clock]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=environment
         )
@@ -66,10 +67,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=10.0, help="of one turn")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a machine at work, with --threads 1")
     chosen = parser.parse_args()
     sequences = _prepare(chosen.work)
     trainers = {
-        name: Trainer(python, arguments, chosen.threads)
+        name: Trainer(python, arguments, chosen.threads, chosen.clock)
         for name, (python, arguments) in _commands(chosen.work, sequences, chosen.peers).items()
     }
     found: dict[str, list[float]] = {name: [] for name in trainers}
@@ -82,7 +84,8 @@ def main() -> None:
         print(f"round {number + 1}: {speeds} targets/s", file=sys.stderr)
     for trainer in trainers.values():
         trainer.end()
-    print(f"{chosen.rounds} rounds, {chosen.threads} threads, load average {min(loads):.1f} to {max(loads):.1f}\n")
+    load = f"load average {min(loads):.1f} to {max(loads):.1f}"
+    print(f"{chosen.rounds} rounds, {chosen.threads} threads, {chosen.clock} time, {load}\n")
     print(table(found))
 
 

@@ -14,7 +14,7 @@ import torch
 from ckd.stages.batching import flat_index, training_windows
 from ckd.stages.precompute.search import search
 from ckd.storage.artifact import Artifact, Store
-from ckd.storage.corpus import Corpus, Positions, read_corpus, write_corpus
+from ckd.storage.corpus import HELD_OUT, Corpus, Positions, read_corpus, write_corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, round_float16, write_part
 from ckd.storage.vectors import write_vectors
@@ -38,7 +38,9 @@ def labels_in(store: Store, corpus: Corpus) -> Artifact:
 
     The teacher is random: vectors and states are normal, so that a score has a standard deviation of 2.
     """
-    address = Address("labels", {"corpus": corpus.key, "k": K, "state": STATE}, (("teacher", "random"), ("domain", "d")))
+    address = Address(
+        "labels", {"corpus": corpus.key, "k": K, "state": STATE}, (("teacher", "random"), ("domain", "d"))
+    )
     with store.draft(address) as draft:
         if (present := store.find(address)) is not None:
             return present
@@ -53,10 +55,15 @@ def labels_in(store: Store, corpus: Corpus) -> Artifact:
 
 
 def write_sequences(corpus: Corpus, path: Path) -> None:
-    """Write what is trained on, everything but each user's last two items, for who does not read the store."""
-    user = np.repeat(np.arange(corpus.n_users), corpus.lengths - 2)
-    item = corpus.sequence[flat_index(corpus.offsets[:-1], corpus.lengths - 2)]
-    np.savez(path, user=user, item=item.astype(np.int64), n_users=corpus.n_users, n_items=corpus.n_items)
+    """Write a corpus for who does not read the store.
+
+    ``user`` and ``item`` are what is trained on, everything but each user's last two items; ``sequence`` and
+    ``offsets`` are the whole sequences as in :class:`Corpus`.
+    """
+    user = np.repeat(np.arange(corpus.n_users), corpus.lengths - HELD_OUT)
+    item = corpus.sequence[flat_index(corpus.offsets[:-1], corpus.lengths - HELD_OUT)].astype(np.int64)
+    whole = {"sequence": corpus.sequence, "offsets": corpus.offsets}
+    np.savez(path, user=user, item=item, n_users=corpus.n_users, n_items=corpus.n_items, **whole)
 
 
 def _corpus_artifact(store: Store) -> Artifact:
@@ -97,9 +104,7 @@ def _trained(corpus: Corpus) -> Int64s:
     return flat_index(corpus.position_offsets[cut.user] + cut.position - 1, cut.length)
 
 
-def _block(
-    at: Positions, rows: Int64s, state: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]
-) -> LabelBlock:
+def _block(at: Positions, rows: Int64s, state: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32]) -> LabelBlock:
     target = torch.from_numpy(at.target[rows].astype(np.int64))
     found = search(torch.from_numpy(state), torch.from_numpy(vectors), target, K)
     logprobs = found.scores - found.logsumexp.unsqueeze(1)

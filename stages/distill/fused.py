@@ -26,7 +26,7 @@ _SCORES_PER_BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
 
 
 class Best(NamedTuple):
-    """A teacher's k best items at n positions: int64 [n, k], float32 [n, k] log-probabilities, float32 [n] their sum."""
+    """A teacher's k best items at n positions: int64 [n, k], float32 [n, k] log-probabilities, float32 [n] kept mass."""
 
     items: Tensor
     logprobs: Tensor
