@@ -3,7 +3,7 @@
     python benchmarks/speed/quality.py office --peers build/peers/bin/python
 
 All have the same sizes, batches, learning rate, histories and number of epochs at most, and each its own defaults
-besides; of each, the dropout and the epoch are chosen by NDCG@10 on the validation targets. Every ranking and every metric
+besides; of each, dropout and epoch are chosen by NDCG@10 on the validation targets. Every ranking and every metric
 is `ckd.stages.evaluate`'s, the peers' too, from the vectors that they write after each epoch (`quality_peers.py`):
 RecTools' own NDCG divides by the ideal gain of k relevant items and is not comparable.
 """
