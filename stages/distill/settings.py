@@ -87,8 +87,6 @@ class DistillSettings(Settings):
         default=8, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
     )
     batch_size: int = Field(default=128, ge=1, description="sequences per step")
-    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
-    weight_decay: float = Field(default=0.5, ge=0, description="of AdamW, decoupled")
 
     @field_validator("loss")
     @classmethod
