@@ -8,8 +8,8 @@ from ckd.stages.settings import Settings
 from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
-_TRAINING = {"epochs", "patience", "batch_size"}
-_TEACHING = {"alpha", "temperature", "loss", "weighting", "curriculum"}
+_TRAINING = {"epochs", "patience", "batch_size", "average"}
+_TEACHING = {"alpha", "temperature", "loss", "item_start", "weighting", "curriculum"}
 
 
 def run_address(
@@ -33,13 +33,11 @@ def run_address(
         labels: domain to teacher to the key of its labels; empty for a student without distillation.
     """
     distilled = any(labels.values())
-    domains = [
-        {"domain": domain, "corpus": corpus, "labels": dict(labels.get(domain, {}))}
-        for domain, corpus in corpora.items()
-    ]
     inputs: dict[str, Any] = {
         "student": student,
-        "domains": domains,
+        "domains": list(corpora),
+        "corpora": dict(corpora),
+        "labels": {domain: dict(labels.get(domain, {})) for domain in corpora},
         "distilled": distilled,
         "seed": seed,
         "settings": settings.model_dump(mode="json"),

@@ -104,6 +104,10 @@ class Teaching:
             opinions.append(_on_device(block, row, vectors, rest, device))
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
 
+    def item_vectors(self) -> list[npt.NDArray[np.float32]]:
+        """Return the item vectors of the teachers that have any, float32 [n_items, their width] each."""
+        return [opinion.vectors.cpu().numpy() for opinion in self._opinions if opinion.vectors is not None]
+
     def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
 
@@ -112,7 +116,7 @@ class Teaching:
             scores: the student's at these positions.
             target: int64 [N], the items that followed.
         """
-        total = torch.zeros(len(place), device=place.device)
+        total = torch.zeros_like(scores.logsumexp)
         taught = torch.zeros_like(place, dtype=torch.bool)
         distinct = torch.unique(target)
         for opinion, weight in zip(self._opinions, self._weight, strict=True):
@@ -129,7 +133,7 @@ class Teaching:
         return total, taught
 
     def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, distinct: Tensor) -> Tensor:
-        value = torch.zeros(len(row), device=row.device)
+        value = torch.zeros_like(scores.logsumexp)
         temperature = self._settings.temperature
         if weight := self._settings.loss.get("top_k", 0.0):
             items = opinion.items[row].long()

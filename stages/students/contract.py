@@ -1,7 +1,7 @@
 """What `ckd distill` asks of a student.
 
 A student is a ``torch.nn.Module`` over the items of one or several domains. Its trainer serves it users' sequences and
-hears, for some positions of them, what the student makes of the items; how histories become scores is the student's own.
+hears, for positions of them, what the student makes of the items; how histories become scores is the student's own.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows
 from ckd.stages.evaluate.ranking import Scorer
@@ -98,9 +98,11 @@ class Student(Protocol):
 
     Attributes:
         max_length: training positions of a sequence that are served, the last ones.
+        items: float32 [n_items of all domains, d], what the student knows of each item by itself.
     """
 
     max_length: int
+    items: nn.Embedding
 
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Return what these sequences teach; with gradients.

@@ -56,5 +56,10 @@ class SequenceStudent(nn.Module, ABC):
         return score
 
     def query(self, items: Tensor, ends: Tensor) -> Tensor:
-        """Return the vector of each history: int64 [B, L] as in ``encode``, int64 [B] index of its last item -> [B, d]."""
+        """Return the vector of each history, [B, d].
+
+        Args:
+            items: int64 [B, L], as in ``encode``.
+            ends: int64 [B], index of the last item of each.
+        """
         return at(self.encode(items), ends)

@@ -103,7 +103,7 @@ def facts_of(folder):
 
 def costs(folder):
     size = sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
-    return [f"{size:,}", f"{facts_of(folder)['ms_per_1000_users']:.1f}"]
+    return [f"{size:,}", f"{facts_of(folder)['ms_per_1000_users']['tiny']:.1f}"]
 
 
 def four_digits(values):
