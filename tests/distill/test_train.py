@@ -340,3 +340,30 @@ def test_a_training_that_diverges_is_stopped_and_says_which_setting_to_lower(mak
         UserError, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower the student's learning_rate"
     ):
         trained(world.corpus, settings(epochs=20), learning_rate=1e30)
+
+
+def test_the_running_mean_is_what_is_validated_and_kept(world: Any) -> None:
+    """Against the recurrence mean <- d mean + (1 - d) weights, followed by hand over the steps of one epoch."""
+    decay = 0.7
+    one_user = [world.corpus]
+    seen: list[Weights] = []
+    network = student(one_user)
+    follow = torch.optim.AdamW.step
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        result = follow(self, *arguments, **options)
+        seen.append(weights(network))
+        return result
+
+    option = settings(epochs=1, average=decay)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", noted)
+        curve = train(network, side_by_side(one_user), [None], sizes_of(), option, 0)
+    expected = seen[0]
+    for after in seen[1:]:
+        expected = {name: decay * expected[name] + (1 - decay) * after[name] for name in expected}
+    assert len(seen) > 3
+    for name, tensor in weights(network).items():
+        torch.testing.assert_close(tensor, expected[name])
+    ranks = rank_targets(network.scorer(Domain(0, world.corpus)), world.corpus, "valid")
+    assert metrics(ranks, [10])["ndcg@10"] == curve[0]["ndcg@10"]
