@@ -13,6 +13,7 @@ from ckd.pipeline.report.layout import LAYOUT, NOTHING, number
 from ckd.pipeline.rows import printable
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, User
 from ckd.stages.distill.settings import DistillSettings
+from ckd.storage.corpus import HELD_OUT
 
 _SMALLEST = 0.00005
 """Below it four decimals would show zero."""
@@ -59,14 +60,11 @@ def _user_lines(domain: str, user: User, found: Explanation, settings: DistillSe
     yield f"user {printable(str(user.user_id))} of {domain}{example}"
     yield f"  {_served(user, settings)}"
     if user.difficulty is not None:
-        yield f"  difficulty {user.difficulty:.4f} of {', '.join(_terms(user))}"
-    yield f"  {user.items} items: {', '.join(_stretches(user, found))}"
-
-
-def _terms(user: User) -> Iterator[str]:
+        yield f"  difficulty {user.difficulty:.4f}, the rank of the weighted sum of"
     for name, term in user.terms.items():
         text = printable(" ".join(name.split()))
-        yield f"{text} {number(term.value, '.4g')} (rank {term.rank:.4f}, weight {term.weight:g})"
+        yield f"    {text} {number(term.value, '.4g')}: rank {term.rank:.4f}, weight {term.weight:g}"
+    yield f"  {user.items} items: {', '.join(_stretches(user, found))}"
 
 
 def _served(user: User, settings: DistillSettings) -> str:
@@ -82,15 +80,15 @@ def _served(user: User, settings: DistillSettings) -> str:
 def _stretches(user: User, found: Explanation) -> Iterator[str]:
     """Yield what becomes of the positions of a sequence, in order."""
     if user.cut:
-        yield f"positions {_range(1, user.cut)} never seen (max_length {found.max_length})"
+        yield f"{_stretch(1, user.cut)} never seen (max_length {found.max_length})"
     if user.trained:
         unlabelled = f" ({user.unlabelled} without a label)" if user.unlabelled else ""
-        yield f"{'' if user.cut else 'positions '}{_range(user.cut + 1, user.cut + user.trained)} trained{unlabelled}"
-    yield f"{'' if user.trained else 'positions '}{_range(user.items - 2, user.items - 1)} held out"
+        yield f"{_stretch(user.cut + 1, user.cut + user.trained)} trained{unlabelled}"
+    yield f"{_stretch(user.items - HELD_OUT, user.items - 1)} held out"
 
 
-def _range(first: int, last: int) -> str:
-    return f"{first}" if first == last else f"{first}-{last}"
+def _stretch(first: int, last: int) -> str:
+    return f"position {first}" if first == last else f"positions {first}-{last}"
 
 
 def _table(user: User, found: Explanation, student: str) -> Table:
