@@ -53,7 +53,7 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(configuration: Configuration, explain: bool, **options: Any) -> Any:
         own = {name: options.pop(name) for name in _OPTIONS}
-        _refuse_mixed(explain)
+        refuse_mixed(explain)
         if not explain:
             return function(configuration, **options)
         return _show(configuration, **own)
@@ -61,8 +61,12 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _refuse_mixed(explain: bool) -> None:
-    """Refuse options of the training beside ``--explain``, and those of the explanation without it."""
+def refuse_mixed(explain: bool) -> None:
+    """Refuse options of the training beside ``--explain``, and those of the explanation without it.
+
+    Raises:
+        click.UsageError: one was given.
+    """
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
