@@ -89,11 +89,7 @@ class Teaching:
         blocks, rows, opinions = [], [], []
         for teacher, artifact in labels.items():
             block = training_labels(artifact, corpus, settings)
-            if not len(block):
-                raise UserError(
-                    f"the labels of teacher {teacher} cover no training position; "
-                    "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
-                )
+            refuse_empty(teacher, block)
             vectors = read_vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
             if settings.loss.get("in_batch") and (block.state is None or vectors is None) and rest is None:
@@ -158,6 +154,19 @@ def _no_scores(teacher: str, artifact: Artifact) -> str:
         f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "
         "set labels.state: true and run `ckd precompute`, or leave in_batch out"
     )
+
+
+def refuse_empty(teacher: str, block: LabelBlock) -> None:
+    """Refuse a teacher that has no label to train on.
+
+    Raises:
+        UserError: the block of its training labels is empty.
+    """
+    if not len(block):
+        raise UserError(
+            f"the labels of teacher {teacher} cover no training position; "
+            "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
+        )
 
 
 def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:

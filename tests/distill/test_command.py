@@ -218,6 +218,15 @@ def test_no_teacher_is_loaded_and_another_store_gets_the_same_students(labelled,
         assert results(runs(place)[distilling]) == results(folder)
 
 
+def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(labelled):
+    before = contents(labelled.folder)
+    done = labelled.ckd("distill", "--explain", code=GUARDED + MAIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tiny: ")
+    assert done.stderr == ""
+    assert contents(labelled.folder) == before
+
+
 @pytest.mark.parametrize("name", ["transformers", "ckd.stages.teachers.unisrec.teacher", "ckd.stages.precompute.label"])
 def test_the_guard_of_that_test_works(workplace, name):
     done = workplace.ckd(code=f"{GUARDED}import {name}")
