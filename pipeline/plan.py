@@ -3,10 +3,10 @@
 Computing an address reads raw files and small manifests only, so that a plan is made without torch, pyarrow or DuckDB.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ckd.pipeline.config.models import Configuration
 from ckd.stages.distill.address import run_address
@@ -24,6 +24,24 @@ from ckd.storage.artifact import Artifact, Store
 from ckd.storage.errors import UserError
 from ckd.storage.formats import CURVE
 from ckd.storage.keys import Address
+
+
+class Run(NamedTuple):
+    """A student that is trained.
+
+    Attributes:
+        student: its name.
+        domains: those that it serves; several where its scope is joint.
+        distilled: whether it learns from teachers.
+    """
+
+    student: str
+    domains: tuple[str, ...]
+    distilled: bool
+
+    def __str__(self) -> str:
+        """Return how it is called in tables and progress."""
+        return f"{self.student}, {' + '.join(self.domains)}, {'distilled' if self.distilled else 'plain'}"
 
 
 class Pending(UserError):
@@ -248,28 +266,31 @@ class Plan:
         names = self.configuration.teachers if chosen is None else chosen
         return [name for name in names if self.teacher(name).labels(domain)]
 
-    def run(self, student: str, domain: str, distilled: bool) -> Address:
+    def run(self, run: Run) -> Address:
         """Return one student, with or without distillation.
 
         Raises:
             Pending: a teacher has not been trained yet.
         """
         configuration = self.configuration
-        labels = {name: self.labels(name, domain).key for name in self.taught_by(domain)} if distilled else {}
+        labels = {
+            domain: {name: self.labels(name, domain).key for name in self.taught_by(domain)}
+            for domain in (run.domains if run.distilled else ())
+        }
         return run_address(
-            student,
-            domain,
-            configuration.students[student],
+            run.student,
+            configuration.students[run.student],
             configuration.distill,
             configuration.evaluate.mask_history,
             configuration.seed,
-            self.corpus(domain).key,
+            {domain: self.corpus(domain).key for domain in run.domains},
             labels,
         )
 
-    def variants(self, domain: str) -> list[bool]:
-        """Return which variants of each student of a domain are trained: False is without distillation."""
-        distilled = [True] if self.taught_by(domain) and self.configuration.distill.alpha > 0 else []
+    def variants(self, domains: Sequence[str]) -> list[bool]:
+        """Return which variants of a student of some domains are trained: False is without distillation."""
+        taught = any(self.taught_by(domain) for domain in domains) and self.configuration.distill.alpha > 0
+        distilled = [True] if taught else []
         return ([False] if self.configuration.distill.baseline or not distilled else []) + distilled
 
     def ready_labels(self, domain: str) -> dict[str, Artifact]:
@@ -286,12 +307,15 @@ class Plan:
                 raise UserError(f"the store has {found} of teacher {name} for domain {domain}; run `ckd precompute`")
         return {name: artifact for name, artifact in ready.items() if artifact is not None}
 
-    def runs(self) -> Iterator[tuple[str, str, bool]]:
-        """Yield (student, domain, distilled) of every student that is trained."""
-        for domain in self.configuration.domains:
-            for student in self.configuration.students:
-                for distilled in self.variants(domain):
-                    yield student, domain, distilled
+    def runs(self) -> Iterator[Run]:
+        """Yield every student that is trained: those of one domain by domain, then the joint ones."""
+        everything = tuple(self.configuration.domains)
+        students = self.configuration.students
+        scopes = [((domain,), "per_domain") for domain in everything] + [(everything, "joint")]
+        for domains, scope in scopes:
+            for student in students:
+                if students[student].scope == scope:
+                    yield from (Run(student, domains, distilled) for distilled in self.variants(domains))
 
     def _trained(self, address: Address, teacher: str) -> Mapping[str, Path]:
         artifact = self.store.find(address)

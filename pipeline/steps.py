@@ -43,9 +43,8 @@ def steps(plan: Plan) -> Iterator[Step]:
         for domain in plan.labelled(teacher):
             subject = f"{teacher}, {domain}"
             yield _step(plan, "precompute", "labels", subject, partial(plan.labels, teacher, domain))
-    for student, domain, distilled in plan.runs():
-        subject = f"{student}, {domain}, {'distilled' if distilled else 'plain'}"
-        yield _step(plan, "distill", "run", subject, partial(plan.run, student, domain, distilled))
+    for run in plan.runs():
+        yield _step(plan, "distill", "run", str(run), partial(plan.run, run))
 
 
 def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:

@@ -32,6 +32,18 @@ class TrainingWindows:
     length: Int64s
     position: Int64s
 
+    def take(self, rows: Int64s) -> "TrainingWindows":
+        """Return some of the slices, in this order."""
+        return TrainingWindows(self.user[rows], self.start[rows], self.length[rows], self.position[rows])
+
+    def places(self, corpus: Corpus) -> Int64s:
+        """Return the index of every position of the slices among all positions of the corpus, int64 [sum(length)]."""
+        return flat_index(corpus.position_offsets[self.user] + self.position - 1, self.length)
+
+    def targets(self, corpus: Corpus) -> Int64s:
+        """Return the item that follows each of these positions, int64 [sum(length)]."""
+        return corpus.sequence[flat_index(self.start + 1, self.length)].astype(np.int64)
+
 
 def training_windows(corpus: Corpus, max_length: int, held_out: int = HELD_OUT) -> TrainingWindows:
     """Return the last ``max_length`` training positions of every sequence that has any.

@@ -13,7 +13,7 @@ TEACHER_FORMAT = 2
 LABEL_FORMAT = 1
 """Raised when the meaning or the encoding of the label rows changes."""
 
-RUN_FORMAT = 1
+RUN_FORMAT = 2
 """Raised when the training of students changes, so that old runs no longer compare with new ones."""
 
 CURVE = "curve.parquet"

@@ -27,33 +27,60 @@ def write_config(draft: Draft, config: Mapping[str, Any]) -> None:
     draft.add(CONFIG, lambda path: write_text_durably(path, text))
 
 
-def write_metrics(draft: Draft, metrics: Mapping[str, Mapping[str, float]]) -> None:
-    """Write metrics, ``{split: {name: value}}``, in long form."""
-    rows = [(split, name, value) for split, values in metrics.items() for name, value in values.items()]
-    split, name, value = zip(*rows, strict=True)
-    table = pa.table({"split": split, "metric": name, "value": pa.array(value, pa.float64())})
+def write_metrics(draft: Draft, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """Write metrics, ``{domain: {split: {name: value}}}``, in long form."""
+    rows = [
+        (domain, split, name, value)
+        for domain, splits in metrics.items()
+        for split, values in splits.items()
+        for name, value in values.items()
+    ]
+    domain, split, name, value = zip(*rows, strict=True)
+    table = pa.table({"domain": domain, "split": split, "metric": name, "value": pa.array(value, pa.float64())})
     draft.add(METRICS, lambda path: write_table(table, path), rows=table.num_rows)
 
 
-def write_ranks(draft: Draft, ranks: Ranks, corpus: Corpus) -> None:
-    """Write the rank of every held-out target, for paired tests and for questions in SQL."""
+def write_ranks(draft: Draft, ranks: Mapping[str, Ranks], corpora: Mapping[str, Corpus]) -> None:
+    """Write the rank of every held-out target of every domain, for paired tests and for questions in SQL."""
+    types = {corpus.user_ids.type for corpus in corpora.values()}
+    kind = types.pop() if len(types) == 1 else pa.string()
     tables = [
-        pa.table({"user_id": corpus.user_ids, "split": [split] * corpus.n_users, "rank": pa.array(values)})
-        for split, values in ranks.items()
+        pa.table(
+            {
+                "domain": [domain] * corpora[domain].n_users,
+                "user_id": corpora[domain].user_ids.cast(kind),
+                "split": [split] * corpora[domain].n_users,
+                "rank": pa.array(values),
+            }
+        )
+        for domain, splits in ranks.items()
+        for split, values in splits.items()
     ]
     table = pa.concat_tables(tables)
     draft.add(RANKS, lambda path: write_table(table, path), rows=table.num_rows)
 
 
-def read_metrics(run: Artifact) -> dict[str, dict[str, float]]:
-    """Return ``{split: {name: value}}``."""
+def domains_of(run: Artifact) -> list[str]:
+    """Return the domains of a student, in its order."""
+    if "domain" in run.inputs:  # format 1
+        return [run.inputs["domain"]]
+    return list(run.inputs["domains"])
+
+
+def read_metrics(run: Artifact, domain: str) -> dict[str, dict[str, float]]:
+    """Return ``{split: {name: value}}`` of one domain."""
     metrics: dict[str, dict[str, float]] = {}
-    for row in read_table(run.verified(METRICS)).to_pylist():
+    for row in _of_domain(run, METRICS, domain).to_pylist():
         metrics.setdefault(row["split"], {})[row["metric"]] = row["value"]
     return metrics
 
 
-def read_ranks(run: Artifact, split: str) -> npt.NDArray[np.int32]:
-    """Return the ranks of one split, int32 [n_users], in order of user code."""
-    table = read_table(run.verified(RANKS))
+def read_ranks(run: Artifact, domain: str, split: str) -> npt.NDArray[np.int32]:
+    """Return the ranks of one domain and split, int32 [n_users], in order of user code."""
+    table = _of_domain(run, RANKS, domain)
     return table.filter(pc.equal(table["split"], split))["rank"].to_numpy()
+
+
+def _of_domain(run: Artifact, name: str, domain: str) -> pa.Table:
+    table = read_table(run.verified(name))
+    return table.filter(pc.equal(table["domain"], domain))

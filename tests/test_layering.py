@@ -23,7 +23,7 @@ OPEN = {
     # Adaptation and students' training choose their epoch on validation.
     # A network that can be both, such as SASRec, is written once.
     "teachers": {*SHARED, "evaluate", "students"},
-    "students": {*SHARED},
+    "students": {*SHARED, "evaluate"},
     "evaluate": {*SHARED},
     # What all stages share knows none of them.
     **{module: set(SHARED) for module in SHARED},

@@ -1,7 +1,9 @@
 """The tables that `ckd distill` ends with: students without and with distillation, beside their teachers."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from ckd.pipeline.plan import Run
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import Row, number, print_numbers
 from ckd.pipeline.report.teachers import teacher_ranks
@@ -11,8 +13,8 @@ from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.storage.artifact import Artifact
 from ckd.storage.runs import read_ranks
 
-Runs = Mapping[tuple[str, str, bool], Artifact]
-"""(domain, student, distilled) to its run."""
+Runs = Mapping[Run, Artifact]
+"""Each student that was trained, and where it is kept."""
 Labels = Mapping[str, Mapping[str, Artifact]]
 """Domain to teacher to its labels."""
 
@@ -21,17 +23,17 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> No
     """Print the test metrics of teachers and students, the gain of distillation, and what serving costs."""
     rows: list[Row] = []
     partial: list[str] = []
-    for domain in dict.fromkeys(domain for domain, _, _ in runs):
-        users = next(len(read_ranks(run, "test")) for (at, _, _), run in runs.items() if at == domain)
+    for domain in dict.fromkeys(domain for run in runs for domain in run.domains):
+        users = next(len(read_ranks(kept, domain, "test")) for run, kept in runs.items() if domain in run.domains)
         for teacher, artifact in labels.get(domain, {}).items():
             ranks = teacher_ranks(artifact, "test")
             own = metrics(ranks, evaluate.cutoffs)
-            rows.append([domain, f"{teacher} (teacher)", "", *_cells(own), *_cost(artifact)])
+            rows.append([domain, f"{teacher} (teacher)", "", *_cells(own), *_cost(artifact.facts)])
             if 0 < len(ranks) < users:
                 partial.append(
                     f"{teacher} in {domain}: measured on the {len(ranks):,} of {users:,} users it has labels of."
                 )
-        for student in dict.fromkeys(student for at, student, _ in runs if at == domain):
+        for student in dict.fromkeys(run.student for run in runs if domain in run.domains):
             rows += _student_rows(runs, domain, student, evaluate)
         rows.append(None)
     numbers = [*map(_heading, metric_names(evaluate.cutoffs)), "parameters", "ms/1k users"]
@@ -49,13 +51,12 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> No
 
 def _student_rows(runs: Runs, domain: str, student: str, evaluate: EvaluateSettings) -> Iterator[Row]:
     ranks = {}
-    for distilled in (False, True):
-        run = runs.get((domain, student, distilled))
-        if run is None:
+    for run, kept in runs.items():
+        if run.student != student or domain not in run.domains:
             continue
-        ranks[distilled] = read_ranks(run, "test")
-        values = metrics(ranks[distilled], evaluate.cutoffs)
-        yield [domain, student, "yes" if distilled else "no", *_cells(values), *_cost(run)]
+        ranks[run.distilled] = read_ranks(kept, domain, "test")
+        values = metrics(ranks[run.distilled], evaluate.cutoffs)
+        yield [domain, student, "yes" if run.distilled else "no", *_cells(values), *_student_cost(kept, domain)]
     if len(ranks) == 2:
         gains = gains_of(ranks[False], ranks[True], evaluate)
         yield [domain, student, "difference", *(f"{gain.percent:+.1f} %" for gain in gains.values()), "", ""]
@@ -76,6 +77,9 @@ def _cells(values: Mapping[str, float]) -> list[str]:
     return [number(value, ".4f") for value in values.values()]
 
 
-def _cost(artifact: Artifact) -> list[str]:
-    facts = artifact.facts
+def _student_cost(run: Artifact, domain: str) -> list[str]:
+    return _cost({**run.facts, "ms_per_1000_users": run.facts["ms_per_1000_users"][domain]})
+
+
+def _cost(facts: Mapping[str, Any]) -> list[str]:
     return [number(facts["parameters"], ","), number(facts["ms_per_1000_users"], ".1f")]

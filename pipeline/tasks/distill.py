@@ -1,16 +1,17 @@
 """Students of every domain, with and without distillation. Imports no teacher."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
-from ckd.pipeline.plan import Plan
+from ckd.pipeline.plan import Plan, Run
 from ckd.pipeline.progress import epoch_lines
 from ckd.pipeline.report.students import student_tables
 from ckd.pipeline.tasks.inputs import prepare
 from ckd.stages.distill.run import prepare_lesson, train_run
+from ckd.stages.distill.train import Lesson
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import read_corpus
 from ckd.storage.errors import UserError
@@ -25,43 +26,55 @@ def distill(configuration: Configuration) -> None:
     plan = Plan(configuration)
     if not configuration.students:
         raise UserError("students: the configuration names no student, so there is nothing to train")
-    labels = {
-        domain: plan.ready_labels(domain) if True in plan.variants(domain) else {} for domain in configuration.domains
-    }
-    _check(plan, labels)
+    wanted = list(plan.runs())
+    taught = dict.fromkeys(domain for run in wanted if run.distilled for domain in run.domains)
+    labels = {domain: plan.ready_labels(domain) for domain in taught}
+    _check(plan, wanted, labels)
     device = chosen_device(configuration.device)
-    runs = {
-        (domain, student, distilled): run_of(plan, student, domain, labels[domain] if distilled else {}, device)
-        for student, domain, distilled in plan.runs()
-    }
+    runs = {run: run_of(plan, run, labels, device) for run in wanted}
     student_tables(runs, labels, configuration.evaluate)
 
 
-def _check(plan: Plan, labels: Mapping[str, Mapping[str, Artifact]]) -> None:
+def _check(plan: Plan, runs: Sequence[Run], labels: Mapping[str, Mapping[str, Artifact]]) -> None:
     """Refuse damaged labels before anything is trained, where something is to be trained from them."""
-    runs = [(domain, plan.run(student, domain, True)) for student, domain, distilled in plan.runs() if distilled]
-    for domain in dict.fromkeys(domain for domain, address in runs if plan.store.find(address) is None):
+    missing = [run for run in runs if run.distilled and plan.store.find(plan.run(run)) is None]
+    for domain in dict.fromkeys(domain for run in missing for domain in run.domains):
         for artifact in labels[domain].values():
             artifact.verify()
 
 
-def run_of(plan: Plan, student: str, domain: str, labels: Mapping[str, Artifact], device: torch.device) -> Artifact:
-    """Return one student, from the store or trained now; without labels, without distillation."""
-    address = plan.run(student, domain, bool(labels))
+def run_of(plan: Plan, run: Run, labels: Mapping[str, Mapping[str, Artifact]], device: torch.device) -> Artifact:
+    """Return one student, from the store or trained now.
+
+    Args:
+        plan: of the configuration.
+        run: which one.
+        labels: domain to teacher to its labels; those of the run's domains are read if it is distilled.
+        device: where it is trained.
+    """
+    address = plan.run(run)
     if (present := plan.store.find(address)) is not None:
         return present
     configuration = plan.configuration
-    prepared = prepare(plan, domain)
-    corpus = read_corpus(prepared)
+    prepared = {domain: prepare(plan, domain) for domain in run.domains}
+    corpora = {domain: read_corpus(artifact) for domain, artifact in prepared.items()}
+
+    def lessons() -> dict[str, Lesson]:
+        return {
+            domain: prepare_lesson(corpus, prepared[domain], labels[domain], configuration.distill, device)
+            for domain, corpus in corpora.items()
+            if labels[domain]
+        }
+
     return train_run(
         plan.store,
         address,
-        corpus,
-        configuration.students[student],
+        corpora,
+        configuration.students[run.student],
         configuration.distill,
         configuration.evaluate,
-        (lambda: prepare_lesson(corpus, prepared, labels, configuration.distill, device)) if labels else None,
+        lessons if run.distilled else None,
         configuration.seed,
         device,
-        epoch_lines(f"{student}, {domain}, {'distilled' if labels else 'plain'}"),
+        epoch_lines(str(run)),
     )

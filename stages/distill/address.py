@@ -8,42 +8,42 @@ from ckd.stages.settings import Settings
 from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
-_TRAINING = {"epochs", "patience", "batch_size", "learning_rate", "weight_decay"}
-_TEACHING = {"alpha", "temperature", "loss", "weighting", "curriculum"}
+_TRAINING = {"epochs", "patience", "batch_size", "average"}
+_TEACHING = {"alpha", "temperature", "loss", "item_start", "weighting", "curriculum"}
 
 
 def run_address(
     student: str,
-    domain: str,
     settings: Settings,
     distill: DistillSettings,
     mask_history: bool,
     seed: int,
-    corpus_key: str,
-    label_keys: Mapping[str, str],
+    corpora: Mapping[str, str],
+    labels: Mapping[str, Mapping[str, str]],
 ) -> Address:
     """Return where a student belongs.
 
     Args:
-        student, domain: names in the configuration.
+        student: name in the configuration.
         settings: of the student.
         distill: of the training; what concerns teaching is left out of the key of a student without teachers.
         mask_history: whether validation, which chooses the epoch, masks the history.
         seed: of the training.
-        corpus_key: the domain's corpus.
-        label_keys: teacher to key of its labels; empty for a student without distillation.
+        corpora: domain to the key of its corpus, of all domains of the student, in their order.
+        labels: domain to teacher to the key of its labels; empty for a student without distillation.
     """
+    distilled = any(labels.values())
     inputs: dict[str, Any] = {
         "student": student,
-        "domain": domain,
-        "distilled": bool(label_keys),
+        "domains": list(corpora),
+        "corpora": dict(corpora),
+        "labels": {domain: dict(labels.get(domain, {})) for domain in corpora},
+        "distilled": distilled,
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
         "training": distill.model_dump(mode="json", include=_TRAINING),
-        "teaching": distill.model_dump(mode="json", include=_TEACHING) if label_keys else None,
+        "teaching": distill.model_dump(mode="json", include=_TEACHING) if distilled else None,
         "mask_history": mask_history,
-        "corpus": corpus_key,
-        "labels": dict(label_keys),
         "format": RUN_FORMAT,
     }
     return Address("runs", inputs)

@@ -1,6 +1,6 @@
 """One run: a trained student with its metrics, its configuration and the keys of all it was trained from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +9,21 @@ import torch
 from safetensors.torch import save
 
 from ckd.stages.distill.curriculum import difficulty
+from ckd.stages.distill.geometry import principal_items
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching
-from ckd.stages.distill.train import WATCHED, Epoch, Lesson, scorer, train
+from ckd.stages.distill.train import WATCHED, Epoch, Lesson, train
 from ckd.stages.evaluate.metrics import STORED_CUTOFFS, metrics
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.evaluate.serving import count_parameters, milliseconds_per_1000_users
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import Domain, side_by_side
+from ckd.stages.students.settings import StudentSettings
 from ckd.storage.artifact import Artifact, Draft, Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.curve import write_curve
+from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
 from ckd.storage.runs import WEIGHTS, write_config, write_metrics, write_ranks
 
@@ -51,11 +55,11 @@ def prepare_lesson(
 def train_run(
     store: Store,
     address: Address,
-    corpus: Corpus,
-    student: Any,
+    corpora: Mapping[str, Corpus],
+    student: StudentSettings,
     settings: DistillSettings,
     evaluate: EvaluateSettings,
-    lesson: Callable[[], Lesson] | None,
+    lessons: Callable[[], Mapping[str, Lesson]] | None,
     seed: int,
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
@@ -65,11 +69,12 @@ def train_run(
     Args:
         store: where it is kept.
         address: its key.
-        corpus: the domain.
+        corpora: domain to its corpus, of all domains of the student, in their order.
         student: settings of the network.
         settings: of the training.
         evaluate: cut-offs, masking.
-        lesson: gives what the teachers say; None trains without distillation. Called only if there is training to do.
+        lessons: gives what the teachers say, by domain; None trains without distillation. Called only if there is
+            training to do.
         seed: of the initial weights and the batches.
         device: where it runs.
         on_epoch: progress.
@@ -77,26 +82,67 @@ def train_run(
     with store.draft(address) as draft:
         if (present := store.find(address)) is not None:
             return present
+        domains = side_by_side(list(corpora.values()))
         torch.manual_seed(seed)
-        network = STUDENTS.load(student.kind).build(student, corpus.n_items).to(device)
-        curve = train(network, corpus, settings, lesson() if lesson else None, seed, evaluate.mask_history, on_epoch)
-        facts = _keep(draft, network, corpus, student, evaluate)
+        network = STUDENTS.load(kind_of(student)).build(student, domains).to(device)
+        taught = lessons() if lessons else {}
+        given = [taught.get(name) for name in corpora]
+        if settings.item_start == "teacher":
+            _start_items(network, domains, given)
+        curve = train(network, domains, given, student, settings, seed, evaluate.mask_history, on_epoch)
+        facts = _keep(draft, network, dict(zip(corpora, domains, strict=True)), student, evaluate)
         write_curve(draft, curve)
         best = max(curve, key=lambda row: row[WATCHED])
         return draft.commit({**facts, "epochs": len(curve), "best_epoch": int(best["epoch"])})
 
 
-def _keep(draft: Draft, network: Any, corpus: Corpus, student: Any, evaluate: EvaluateSettings) -> dict[str, Any]:
-    score = scorer(network, corpus)
-    ranks = {split: rank_targets(score, corpus, split, evaluate.mask_history) for split in ("valid", "test")}
-    write_ranks(draft, ranks, corpus)
-    write_metrics(draft, {split: metrics(values, STORED_CUTOFFS) for split, values in ranks.items()})
-    write_config(draft, {"n_items": corpus.n_items, "corpus": corpus.key, "student": student.model_dump(mode="json")})
+def _start_items(network: Any, domains: Sequence[Domain], lessons: Sequence[Lesson | None]) -> None:
+    for domain, lesson in zip(domains, lessons, strict=True):
+        if lesson is None:
+            continue
+        vectors = lesson.teaching.item_vectors()
+        if not vectors:
+            raise UserError(
+                "distill.item_start: none of the teachers has item vectors; let it be random, or add a teacher that "
+                "scores items by vectors"
+            )
+        table = network.items.weight
+        start = principal_items(vectors, table.shape[1], float(table[domain.items].std()))
+        with torch.no_grad():
+            table[domain.items] = torch.from_numpy(start).to(table.device)
+
+
+def kind_of(student: StudentSettings) -> str:
+    """Return the kind of a student; every ``Settings`` of a kind has it as a field."""
+    kind: str = vars(student)["kind"]
+    return kind
+
+
+def _keep(
+    draft: Draft, network: Any, domains: Mapping[str, Domain], student: StudentSettings, evaluate: EvaluateSettings
+) -> dict[str, Any]:
+    corpora = {name: domain.corpus for name, domain in domains.items()}
+    ranks, values, cost = {}, {}, {}
+    for name, domain in domains.items():
+        score = network.scorer(domain)
+        ranks[name] = {
+            split: rank_targets(score, domain.corpus, split, evaluate.mask_history) for split in ("valid", "test")
+        }
+        values[name] = {split: metrics(found, STORED_CUTOFFS) for split, found in ranks[name].items()}
+        cost[name] = round(milliseconds_per_1000_users(score, domain.corpus), 3)
+    write_ranks(draft, ranks, corpora)
+    write_metrics(draft, values)
+    write_config(
+        draft,
+        {
+            "student": student.model_dump(mode="json"),
+            "domains": [
+                {"domain": name, "corpus": corpus.key, "n_items": corpus.n_items} for name, corpus in corpora.items()
+            ],
+        },
+    )
     draft.add(WEIGHTS, lambda path: _save(network, path))
-    return {
-        "parameters": count_parameters(network),
-        "ms_per_1000_users": round(milliseconds_per_1000_users(score, corpus), 3),
-    }
+    return {"parameters": count_parameters(network), "ms_per_1000_users": cost}
 
 
 def _save(network: torch.nn.Module, path: Path) -> None:

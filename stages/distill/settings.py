@@ -11,6 +11,7 @@ Confidence = Literal["target_probability", "target_rank", "certainty", "none"]
 Consistency = Literal["overlap", "top_k_jaccard", "none"]
 LossName = Literal["in_batch", "top_k"]
 Term = Literal["length", "popularity", "teacher_loss", "disagreement"]
+ItemStart = Literal["random", "teacher"]
 Pacing = Literal["linear", "root", "step", "none"]
 
 
@@ -79,6 +80,11 @@ class DistillSettings(Settings):
         min_length=1,
         description="losses to sum, with their weights: in_batch, top_k",
     )
+    item_start: ItemStart = Field(
+        default="random",
+        description="where a distilled student's item vectors start: at random, or at the principal components of the "
+        "teachers' item vectors",
+    )
     weighting: WeightingSettings = Field(default_factory=WeightingSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
     baseline: bool = Field(default=True, description="also train the same student without distillation")
@@ -87,8 +93,13 @@ class DistillSettings(Settings):
         default=8, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
     )
     batch_size: int = Field(default=128, ge=1, description="sequences per step")
-    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
-    weight_decay: float = Field(default=0.5, ge=0, description="of AdamW, decoupled")
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of the running mean of the weights, which is validated and kept; 0 takes the "
+        "weights as they are",
+    )
 
     @field_validator("loss")
     @classmethod

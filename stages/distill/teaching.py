@@ -12,6 +12,7 @@ from torch import Tensor
 from ckd.stages.distill.losses import in_batch, top_k
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.weighting import Weights, weigh
+from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -71,6 +72,7 @@ class Teaching:
         self._opinions = list(opinions)
         self._settings = settings
         device = opinions[0].items.device
+        self.device = device
         self.gate = weights.gate
         self.labelled = weights.teacher.any(0)
         self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
@@ -87,11 +89,7 @@ class Teaching:
         blocks, rows, opinions = [], [], []
         for teacher, artifact in labels.items():
             block = training_labels(artifact, corpus, settings)
-            if not len(block):
-                raise UserError(
-                    f"the labels of teacher {teacher} cover no training position; "
-                    "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
-                )
+            refuse_empty(teacher, block)
             vectors = read_vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
             if settings.loss.get("in_batch") and (block.state is None or vectors is None) and rest is None:
@@ -102,40 +100,45 @@ class Teaching:
             opinions.append(_on_device(block, row, vectors, rest, device))
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
 
-    def losses(self, place: Tensor, logits: Tensor, logsumexp: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def item_vectors(self) -> list[npt.NDArray[np.float32]]:
+        """Return the item vectors of the teachers that have any, float32 [n_items, their width] each."""
+        return [opinion.vectors.cpu().numpy() for opinion in self._opinions if opinion.vectors is not None]
+
+    def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
 
         Args:
             place: int64 [N], index of each position among all positions of the corpus.
-            logits: float [N, n_items], of the student.
-            logsumexp: float [N], of the logits.
+            scores: the student's at these positions.
             target: int64 [N], the items that followed.
         """
-        total = torch.zeros_like(logsumexp)
-        taught = torch.zeros_like(target, dtype=torch.bool)
+        total = torch.zeros_like(scores.logsumexp)
+        taught = torch.zeros_like(place, dtype=torch.bool)
         distinct = torch.unique(target)
         for opinion, weight in zip(self._opinions, self._weight, strict=True):
             row = opinion.row[place]
             labelled = row >= 0
             if not bool(labelled.any()):
                 continue
-            here = slice(None) if bool(labelled.all()) else labelled
-            value = self._loss(opinion, row[here], logits[here], logsumexp[here], distinct)
-            total[here] = total[here] + weight[place[here]] * value
+            if bool(labelled.all()):
+                total = total + weight[place] * self._loss(opinion, row, scores, distinct)
+            else:
+                value = self._loss(opinion, row[labelled], scores.rows(labelled), distinct)
+                total = total.index_put((labelled.nonzero().squeeze(1),), weight[place[labelled]] * value, True)
             taught |= labelled
         return total, taught
 
-    def _loss(self, opinion: Opinion, row: Tensor, logits: Tensor, logsumexp: Tensor, distinct: Tensor) -> Tensor:
-        value = torch.zeros_like(logsumexp)
+    def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, distinct: Tensor) -> Tensor:
+        value = torch.zeros_like(scores.logsumexp)
         temperature = self._settings.temperature
         if weight := self._settings.loss.get("top_k", 0.0):
-            chosen = logits.gather(1, opinion.items[row].long())
-            value = value + weight * top_k(
-                chosen, logsumexp, opinion.logprobs[row], opinion.kept_mass[row], temperature
-            )
+            items = opinion.items[row].long()
+            own = scores.of(items)
+            logsumexp = scores.normaliser(items, own)
+            value = value + weight * top_k(own, logsumexp, opinion.logprobs[row], opinion.kept_mass[row], temperature)
         if weight := self._settings.loss.get("in_batch", 0.0):
             taught = opinion.scores(row, distinct)
-            value = value + weight * in_batch(logits[:, distinct], taught, temperature)
+            value = value + weight * in_batch(scores.among(distinct), taught, temperature)
         return value
 
 
@@ -151,6 +154,19 @@ def _no_scores(teacher: str, artifact: Artifact) -> str:
         f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "
         "set labels.state: true and run `ckd precompute`, or leave in_batch out"
     )
+
+
+def refuse_empty(teacher: str, block: LabelBlock) -> None:
+    """Refuse a teacher that has no label to train on.
+
+    Raises:
+        UserError: the block of its training labels is empty.
+    """
+    if not len(block):
+        raise UserError(
+            f"the labels of teacher {teacher} cover no training position; "
+            "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
+        )
 
 
 def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:

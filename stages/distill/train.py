@@ -1,8 +1,8 @@
-"""Trains one student: full softmax on the truth plus the teachers' losses, early stopping on validation."""
+"""Trains one student: the truth plus the teachers' losses, early stopping on validation."""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ckd.stages.batching import TrainingWindows, at, flat_index, histories, length_buckets, padded, training_windows
+from ckd.stages.batching import TrainingWindows, length_buckets, training_windows
 from ckd.stages.distill.curriculum import served
-from ckd.stages.distill.losses import cross_entropy
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.weighting import scaled_gate
-from ckd.stages.evaluate.metrics import metrics
-from ckd.stages.evaluate.ranking import Scorer, rank_targets
-from ckd.storage.corpus import Corpus
+from ckd.stages.evaluate.ranking import validation_ndcg
+from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.settings import StudentSettings
 from ckd.storage.errors import UserError
 
 Epoch = dict[str, float]
@@ -29,7 +29,7 @@ WATCHED = "ndcg@10"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a student is taught beyond the truth.
+    """What a student is taught of one domain beyond the truth.
 
     Attributes:
         teaching: the labels and their weights.
@@ -40,25 +40,49 @@ class Lesson:
     hardness: npt.NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Course:
+    """One domain of the training.
+
+    Attributes:
+        domain: the student's.
+        windows: the training part of each sequence.
+        lesson: None trains on the truth alone.
+    """
+
+    domain: Domain
+    windows: TrainingWindows
+    lesson: Lesson | None
+
+    def served(self, epoch: int, settings: DistillSettings) -> npt.NDArray[np.int64]:
+        """Return the rows of ``windows`` that an epoch is made of."""
+        if self.lesson is None:
+            return np.arange(len(self.windows.user))
+        return served(self.lesson.hardness[self.windows.user], epoch, settings.curriculum)
+
+
 def train(
     student: Any,
-    corpus: Corpus,
+    domains: Sequence[Domain],
+    lessons: Sequence[Lesson | None],
+    options: StudentSettings,
     settings: DistillSettings,
-    lesson: Lesson | None,
     seed: int,
     mask_history: bool = False,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> list[Epoch]:
     """Train a student in place, leave it with the weights of its best epoch, return the curve.
 
-    One epoch is one pass over the sequences that the curriculum serves; without a lesson these are all sequences.
-    Epochs of the curriculum's warm-up do not count towards patience, for they have not seen all sequences yet.
+    One epoch is one pass over the sequences that the curriculum serves; without a lesson these are all sequences. A
+    batch is of one domain; those of several domains come in random order. Epochs of the curriculum's warm-up do not
+    count towards patience, for they have not seen all sequences yet.
 
     Args:
-        student: a :class:`ckd.stages.students.contract.SequenceStudent`, on its device.
-        corpus: the domain.
-        settings: losses, optimiser, patience.
-        lesson: None trains on the truth alone.
+        student: a :class:`ckd.stages.students.contract.Student`, on its device.
+        domains: of the student. The epoch is chosen by the mean over them.
+        lessons: what it is taught of each domain; None is the truth alone.
+        options: of the student: the optimiser's.
+        settings: losses, patience.
         seed: of the batches.
         mask_history: whether validation masks the history.
         on_epoch: progress.
@@ -67,29 +91,32 @@ def train(
         UserError: no sequence is long enough to train on, or the loss is no longer finite.
     """
     draw = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    cut = training_windows(corpus, student.max_length)
-    warmed_up = settings.curriculum.warmup if lesson is not None and settings.curriculum.pacing != "none" else 0
+    optimiser = torch.optim.AdamW(student.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    courses = [
+        Course(domain, training_windows(domain.corpus, student.max_length), lesson)
+        for domain, lesson in zip(domains, lessons, strict=True)
+    ]
+    taught = any(lesson is not None for lesson in lessons)
+    warmed_up = settings.curriculum.warmup if taught and settings.curriculum.pacing != "none" else 0
+    kept = _RunningMean(student, settings.average)
     curve: list[Epoch] = []
     best, best_epoch, best_state = -1.0, 0, deepcopy(student.state_dict())
     for epoch in range(1, settings.epochs + 1):
         started = time.perf_counter()
-        rows = np.arange(len(cut.user))
-        if lesson is not None:
-            rows = served(lesson.hardness[cut.user], epoch, settings.curriculum)
-        row = _train_epoch(student, corpus, cut, rows, settings, lesson, optimiser, draw)
+        rows = [course.served(epoch, settings) for course in courses]
+        row = _train_epoch(student, courses, rows, settings, optimiser, draw, kept.follow)
         if not math.isfinite(row["loss"]):
             raise UserError(
                 f"the training diverged: the loss of epoch {epoch} is {row['loss']}; "
-                f"lower distill.learning_rate ({settings.learning_rate:g})"
+                f"lower the student's learning_rate ({options.learning_rate:g})"
             )
-        ranks = rank_targets(scorer(student, corpus), corpus, "valid", mask_history)
-        value = metrics(ranks, [10])[WATCHED]
+        value = _validation(kept.network, domains, mask_history)
+        share = sum(map(len, rows)) / sum(len(course.windows.user) for course in courses)
         seconds = time.perf_counter() - started
-        curve.append({"epoch": epoch, **row, WATCHED: value, "share": len(rows) / len(cut.user), "seconds": seconds})
+        curve.append({"epoch": epoch, **row, WATCHED: value, "share": share, "seconds": seconds})
         on_epoch(curve[-1])
         if value > best:
-            best, best_epoch, best_state = value, epoch, deepcopy(student.state_dict())
+            best, best_epoch, best_state = value, epoch, deepcopy(kept.network.state_dict())
         if epoch - max(best_epoch, warmed_up + 1) >= settings.patience:
             break
     student.load_state_dict(best_state)
@@ -97,75 +124,99 @@ def train(
     return curve
 
 
-def scorer(student: Any, corpus: Corpus) -> Scorer:
-    """Return a scorer of the student as it is now."""
-    student.eval()
-    items = student.item_vectors().detach()
+class _RunningMean:
+    """The weights that are validated and kept: the student's own, or their exponential mean over the steps.
 
-    @torch.inference_mode()
-    def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
-        codes, ends = histories(corpus, users, position, student.max_length)
-        scores: Tensor = at(student.encode(codes.to(items.device)), ends) @ items.T
-        return scores
+    The mean of the last weights generalises better than the last ones (Polyak averaging; Izmailov et al. 2018,
+    arXiv 1803.05407) and costs nothing at serving.
+    """
 
-    return score
+    def __init__(self, student: Any, decay: float) -> None:
+        self._student = student
+        self._mean = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+    @property
+    def network(self) -> Any:
+        return self._student if self._mean is None else self._mean.module
+
+    def follow(self) -> None:
+        if self._mean is not None:
+            self._mean.update_parameters(self._student)
+
+
+def _validation(student: Any, domains: Sequence[Domain], mask_history: bool) -> float:
+    values = [validation_ndcg(student.scorer(domain), domain.corpus, mask_history) for domain in domains]
+    return sum(values) / len(values)
 
 
 def _train_epoch(
     student: Any,
-    corpus: Corpus,
-    cut: TrainingWindows,
-    rows: npt.NDArray[np.int64],
+    courses: Sequence[Course],
+    rows: Sequence[npt.NDArray[np.int64]],
     settings: DistillSettings,
-    lesson: Lesson | None,
     optimiser: torch.optim.Optimizer,
     draw: np.random.Generator,
+    after_step: Callable[[], None],
 ) -> Epoch:
     student.train()
-    device = student.item_vectors().device
-    gate = None if lesson is None else _epoch_gate(lesson, corpus, cut, rows).to(device)
+    gates = [_epoch_gate(course, chosen) for course, chosen in zip(courses, rows, strict=True)]
     sums = torch.zeros(3, dtype=torch.float64)
-    for batch in length_buckets(cut.length[rows], settings.batch_size, draw):
-        chosen = rows[batch]
-        truth, taught, count = _step_losses(student, corpus, cut, chosen, settings, lesson, gate)
-        loss = (truth.sum() + taught.sum()) / count
+    for place, batch in _batches(courses, rows, settings.batch_size, draw):
+        course, gate = courses[place], gates[place]
+        step = student.step(course.domain, course.windows.take(batch), draw)
+        truth, taught, count = step_losses(step, course.lesson, gate, settings.alpha)
+        loss = (truth + taught) / count
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        sums += torch.stack([truth.detach().sum(), taught.detach().sum(), torch.tensor(float(count))]).double().cpu()
+        after_step()
+        sums += torch.stack([truth.detach(), taught.detach(), count.detach()]).double().cpu()
     truth_mean, taught_mean = (sums[:2] / sums[2]).tolist()
     return {"loss": truth_mean + taught_mean, "truth_loss": truth_mean, "teacher_loss": taught_mean}
 
 
-def _step_losses(
-    student: Any,
-    corpus: Corpus,
-    cut: TrainingWindows,
-    chosen: npt.NDArray[np.int64],
-    settings: DistillSettings,
-    lesson: Lesson | None,
-    gate: Tensor | None,
-) -> tuple[Tensor, Tensor, int]:
-    """Return (1 - a) CE and a g sum_p w_p KD_p at the batch's real positions, [N] each, and N."""
-    items = student.item_vectors()
-    start, length = cut.start[chosen], cut.length[chosen]
-    codes, real = padded(corpus.sequence, start, length)
-    target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64)).to(items.device)
-    states = student.encode(codes.to(items.device))[torch.from_numpy(real).to(items.device)]
-    logits = states @ items.T
-    logsumexp = logits.logsumexp(1)
-    truth = cross_entropy(logits, logsumexp, target)
-    if lesson is None or gate is None:
-        return truth, torch.zeros_like(truth), len(target)
-    first = corpus.position_offsets[cut.user[chosen]] + cut.position[chosen] - 1
-    place = torch.from_numpy(flat_index(first, length)).to(items.device)
-    taught, labelled = lesson.teaching.losses(place, logits, logsumexp, target)
-    alpha = settings.alpha * labelled
-    return (1 - alpha) * truth, alpha * gate[place] * taught, len(target)
+def _batches(
+    courses: Sequence[Course], rows: Sequence[npt.NDArray[np.int64]], batch_size: int, draw: np.random.Generator
+) -> list[tuple[int, npt.NDArray[np.int64]]]:
+    """Return the batches of an epoch in order: the course of each, and rows of its windows."""
+    batches = [
+        (place, chosen[batch])
+        for place, (course, chosen) in enumerate(zip(courses, rows, strict=True))
+        for batch in length_buckets(course.windows.length[chosen], batch_size, draw)
+    ]
+    if len(courses) == 1:
+        return batches
+    return [batches[index] for index in draw.permutation(len(batches))]
 
 
-def _epoch_gate(lesson: Lesson, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]) -> Tensor:
-    first = corpus.position_offsets[cut.user[rows]] + cut.position[rows] - 1
+def step_losses(step: Step, lesson: Lesson | None, gate: Tensor | None, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the summed (1 - a) CE and a g sum_p w_p KD_p of a batch, and what they are to be divided by.
+
+    Args:
+        step: the student's scores.
+        lesson: None is the truth alone.
+        gate: float [n_positions] of the corpus, g at each position; None with no lesson.
+        alpha: a; zero where no teacher has a label.
+    """
+    target = step.target.unsqueeze(1)
+    own = step.scores.of(target)
+    truth = step.scores.normaliser(target, own) - own.squeeze(1)
+    weight = torch.ones_like(truth) if step.weight is None else step.weight
+    taught = torch.zeros_like(truth)
+    if lesson is not None and gate is not None:
+        taught, labelled = lesson.teaching.losses(step.place, step.scores, step.target)
+        share = alpha * labelled
+        truth, taught = (1 - share) * truth, share * gate[step.place] * taught
+    total, count = (weight * truth).sum(), weight.sum()
+    if step.own is not None:
+        total, count = total + step.own.sum(), count + len(step.own)
+    return total, (weight * taught).sum(), count
+
+
+def _epoch_gate(course: Course, rows: npt.NDArray[np.int64]) -> Tensor | None:
+    if course.lesson is None:
+        return None
+    corpus, teaching = course.domain.corpus, course.lesson.teaching
     serving = np.zeros(corpus.n_positions, bool)
-    serving[flat_index(first, cut.length[rows])] = True
-    return torch.from_numpy(scaled_gate(lesson.teaching.gate, serving & lesson.teaching.labelled)).float()
+    serving[course.windows.take(rows).places(corpus)] = True
+    return torch.from_numpy(scaled_gate(teaching.gate, serving & teaching.labelled)).to(teaching.device, torch.float32)

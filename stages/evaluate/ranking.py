@@ -47,9 +47,9 @@ def rank_targets(
     return ranks
 
 
-def validation_ndcg(scorer: Scorer, corpus: Corpus) -> float:
-    """Return NDCG@10 on the validation targets: what the epoch of a teacher is chosen by."""
-    return metrics(rank_targets(scorer, corpus, "valid"), [10])["ndcg@10"]
+def validation_ndcg(scorer: Scorer, corpus: Corpus, mask_history: bool = False) -> float:
+    """Return NDCG@10 on the validation targets: what the epoch of a network is chosen by."""
+    return metrics(rank_targets(scorer, corpus, "valid", mask_history), [10])["ndcg@10"]
 
 
 def pessimistic_rank(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

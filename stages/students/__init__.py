@@ -2,13 +2,13 @@
 
 A student's module imports nothing heavy and offers
 
-- ``Settings``: a pydantic model with a literal field ``kind``;
-- ``build(settings, n_items)``: the network, freshly initialised from torch's global random state.
+- ``Settings``: a subclass of ``ckd.stages.students.settings.StudentSettings`` with a literal field ``kind``;
+- ``build(settings, domains)``: the network over some domains, freshly initialised from torch's global random state.
 
-The network is a ``torch.nn.Module`` with the methods of :class:`ckd.stages.students.contract.SequenceStudent`.
+The network is a ``torch.nn.Module`` with the methods of :class:`ckd.stages.students.contract.Student`.
 """
 
 from ckd.stages.registry import Registry
-from ckd.stages.settings import Settings
+from ckd.stages.students.settings import StudentSettings
 
-STUDENTS = Registry("ckd.students", {"sasrec": "ckd.stages.students.sasrec"}, ("build",), Settings)
+STUDENTS = Registry("ckd.students", {"sasrec": "ckd.stages.students.sasrec"}, ("build",), StudentSettings)

@@ -1,24 +1,117 @@
-"""What `ckd distill` asks of a student."""
+"""What `ckd distill` asks of a student.
 
+A student is a ``torch.nn.Module`` over the items of one or several domains. Its trainer serves it users' sequences and
+hears, for positions of them, what the student makes of the items; how histories become scores is the student's own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+import numpy as np
+from torch import Tensor, nn
+
+from ckd.stages.batching import TrainingWindows
+from ckd.stages.evaluate.ranking import Scorer
+from ckd.storage.corpus import Corpus
 
 
-class SequenceStudent(Protocol):
-    """A ``torch.nn.Module`` that turns item histories into vectors; the score of an item is a dot product.
+@dataclass(frozen=True)
+class Domain:
+    """One domain of a student.
 
     Attributes:
-        max_length: items of a history that are seen, the last ones.
+        index: its place among the student's domains.
+        corpus: its items and sequences.
+        first: row of its first item among the items of all the student's domains.
+    """
+
+    index: int
+    corpus: Corpus
+    first: int = 0
+
+    @property
+    def items(self) -> slice:
+        """Rows of its items among the items of all the student's domains."""
+        return slice(self.first, self.first + self.corpus.n_items)
+
+
+def side_by_side(corpora: Sequence[Corpus]) -> list[Domain]:
+    """Return the domains of one student; their items stand one domain after the other."""
+    sizes = [corpus.n_items for corpus in corpora]
+    return [Domain(index, corpus, sum(sizes[:index])) for index, corpus in enumerate(corpora)]
+
+
+class Scores(Protocol):
+    """What a student makes of the items of a domain at N positions. Higher is better; softmax gives probabilities.
+
+    Attributes:
+        logsumexp: float [N], log-normaliser over the whole catalogue; of a student that samples it, an estimate.
+    """
+
+    @property
+    def logsumexp(self) -> Tensor:
+        """See above."""
+
+    def of(self, items: Tensor) -> Tensor:
+        """Return the scores of other items at each position: int64 [N, m] item codes -> float [N, m]."""
+
+    def among(self, items: Tensor) -> Tensor:
+        """Return the scores of the same items at every position: int64 [U] item codes -> float [N, U]."""
+
+    def normaliser(self, items: Tensor, own: Tensor) -> Tensor:
+        """Return the log-normaliser in which some items are exact, float [N]: no less than their logsumexp.
+
+        Args:
+            items: int64 [N, m], distinct in each row.
+            own: float [N, m], their scores.
+        """
+
+    def best(self, m: int) -> Tensor:
+        """Return the best items at each position, int64 [N, m]; of a student that samples, of those it sampled."""
+
+    def rows(self, chosen: Tensor) -> "Scores":
+        """Return the scores at some positions: bool [N]."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch of sequences teaches.
+
+    Attributes:
+        place: int64 [N], index of each position among all positions of the domain's corpus.
+        target: int64 [N], the item that followed.
+        scores: the student's, at these positions.
+        weight: float [N] or None, what each position counts; None is 1.
+        own: float [M] or None, losses of the student's own making on the truth, beside those of its positions.
+    """
+
+    place: Tensor
+    target: Tensor
+    scores: Scores
+    weight: Tensor | None = None
+    own: Tensor | None = None
+
+
+class Student(Protocol):
+    """A ``torch.nn.Module`` with these methods.
+
+    Attributes:
+        max_length: training positions of a sequence that are served, the last ones.
+        items: float32 [n_items of all domains, d], what the student knows of each item by itself.
     """
 
     max_length: int
+    items: nn.Embedding
 
-    def encode(self, items: Tensor) -> Tensor:
-        """int64 [B, L] item codes, oldest first, right-padded with anything -> float [B, L, d].
+    def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
+        """Return what these sequences teach; with gradients.
 
-        The vector at index t stands for the history of the first t + 1 items. ``L`` is at most ``max_length``.
+        Args:
+            domain: whose sequences they are.
+            served: a batch of them.
+            draw: for whatever is sampled.
         """
 
-    def item_vectors(self) -> Tensor:
-        """Return float [n_items, d], row = item code."""
+    def scorer(self, domain: Domain) -> Scorer:
+        """Return a scorer of the student as it is now, in evaluation mode and without gradients."""

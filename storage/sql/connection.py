@@ -11,7 +11,7 @@ from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import ITEMS, SEQUENCES
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.labels import part_names
-from ckd.storage.runs import METRICS, RANKS
+from ckd.storage.runs import METRICS, RANKS, domains_of
 from ckd.storage.sql import views
 from ckd.storage.sql.contents import Contents
 from ckd.storage.sql.files import ReadOnlyFiles, StoredFile
@@ -110,9 +110,10 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
         if (files := sources.add(source.artifact, part_names(source.artifact)))
     ]
     of_run = {"run": views.RUN_OF_FILE}
-    ranks = [branch(files, {"domain": domain}, of_run) for domain, files in _rank_files(contents, sources)]
-    measured = tuple(file for run in contents.runs for file in sources.add(run, [METRICS]))
-    students = [branch(measured, {"owner": "student"}, of_run)] if measured else []
+    ranks = [branch(files, known, of_run) for known, files in _run_files(contents, sources, RANKS)]
+    students = [
+        branch(files, {"owner": "student", **known}, of_run) for known, files in _run_files(contents, sources, METRICS)
+    ]
 
     types = {kind: _identifier_type(found) for kind, found in identifiers.items()}
     return {
@@ -127,16 +128,22 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
     }
 
 
-def _rank_files(contents: Contents, sources: _Sources) -> Iterable[tuple[str | None, tuple[str, ...]]]:
-    """Yield the runs' rank files by domain, and within it by type: older runs may have other identifiers."""
+def _run_files(
+    contents: Contents, sources: _Sources, name: str
+) -> Iterable[tuple[dict[str, str | None], tuple[str, ...]]]:
+    """Yield one file of each run, those of equal columns together, and the columns that they lack.
+
+    Identifiers may be of another type in another run, and a run of the first format is of one domain, which its file
+    does not repeat.
+    """
     found = []
     for run in contents.runs:
-        domain = run.inputs.get("domain")
-        for file in sources.add(run, [RANKS]):
-            found.append((domain, str(sources.schema(file).field("user_id").type), file))
-    found.sort(key=lambda row: (str(row[0]), row[1]))
-    for (domain, _), rows in groupby(found, key=lambda row: row[:2]):
-        yield domain, tuple(file for _, _, file in rows)
+        for file in sources.add(run, [name]):
+            schema = sources.schema(file)
+            user = str(schema.field("user_id").type) if "user_id" in schema.names else ""
+            found.append(("" if "domain" in schema.names else domains_of(run)[0], user, file))
+    for (domain, _), rows in groupby(sorted(found), key=lambda row: row[:2]):
+        yield ({"domain": domain} if domain else {}), tuple(file for _, _, file in rows)
 
 
 def _identifier_type(found: set[pa.DataType]) -> str:

@@ -125,7 +125,7 @@ VIEWS: Mapping[str, View] = {
         {
             "run": _RUN,
             "student": Column("VARCHAR", "name of the student"),
-            "domain": _DOMAIN,
+            "domains": Column("VARCHAR[]", "domains that it serves: several where they share one network"),
             "seed": Column("BIGINT", "seed of the training"),
             "distilled": Column("BOOLEAN", "whether it learned from teachers"),
             "alpha": Column("DOUBLE", "share of the distillation loss; null where the run has none"),
@@ -185,7 +185,7 @@ join interactions t on t.domain = a.domain and t.user_id = a.user_id and t.posit
 join items i on i.domain = t.domain and i.item = t.item
 where a.split = 'test' group by all order by all""",
     "How good are the students of the store, by the settings of distillation?": """\
-select r.domain, r.student, r.distilled, r.alpha, r.temperature, m.metric, count(distinct r.seed) as seeds,
+select m.domain, r.student, r.distilled, r.alpha, r.temperature, m.metric, count(distinct r.seed) as seeds,
     count(*) as runs, round(avg(m.value), 4) as value
 from metrics m join runs r using (run)
 where m.split = 'test' group by all order by all""",

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ckd.storage.artifact import Artifact
+from ckd.storage.runs import domains_of
 from ckd.storage.sql.schema import VIEWS
 
 
@@ -167,7 +168,7 @@ def metrics(students: str) -> str:
     measures = ", ".join(f'{formula} as "{name}"' for name, formula in _MEASURES.items())
     names = ", ".join(f'"{name}"' for name in _MEASURES)
     return f"""
-select m.owner, r.student as name, m.run, r.domain, m.split, m.metric, m.value
+select m.owner, r.student as name, m.run, m.domain, m.split, m.metric, m.value
 from ({students}) m join runs r using (run)
 union all
 select 'teacher', teacher, null, domain, split, metric, value
@@ -188,7 +189,8 @@ def _run_row(run: Artifact) -> dict[str, Any]:
     inputs, facts = run.inputs, run.facts
     return {
         "run": run.path.name,
-        **{name: inputs.get(name) for name in ("student", "domain", "seed", "distilled")},
+        "domains": domains_of(run),
+        **{name: inputs.get(name) for name in ("student", "seed", "distilled")},
         **{name: _setting(inputs, name) for name in ("alpha", "temperature")},
         **{name: facts.get(name) for name in ("parameters", "epochs", "best_epoch")},
         "inputs": json.dumps(inputs, sort_keys=True, ensure_ascii=False),

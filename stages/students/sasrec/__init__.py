@@ -1,19 +1,21 @@
 """SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018; arXiv 1808.09781)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from ckd.stages import settings
 from ckd.stages.settings import undivided
+from ckd.stages.students.settings import StudentSettings
 
 if TYPE_CHECKING:
+    from ckd.stages.students.contract import Domain
     from ckd.stages.students.sasrec.network import SASRec
 
 
-class Settings(settings.Settings):
-    """Sizes of a SASRec; trained with full softmax cross-entropy instead of the paper's one negative."""
+class Sizes(settings.Settings):
+    """Sizes of the network, be it a student or a teacher."""
 
     kind: Literal["sasrec"] = "sasrec"
     hidden: int = Field(default=64, ge=1, description="width of item vectors and layers")
@@ -28,8 +30,12 @@ class Settings(settings.Settings):
         return undivided(values["hidden"], values["heads"])
 
 
-def build(settings: Settings, n_items: int) -> "SASRec":
-    """Return a freshly initialised network over a catalogue of ``n_items``."""
+class Settings(Sizes, StudentSettings):
+    """A SASRec; trained with full softmax cross-entropy instead of the paper's one negative."""
+
+
+def build(settings: Settings, domains: "Sequence[Domain]") -> "SASRec":
+    """Return a freshly initialised network over the items of some domains."""
     from ckd.stages.students.sasrec.network import SASRec
 
-    return SASRec(settings, n_items)
+    return SASRec(settings, sum(domain.corpus.n_items for domain in domains))

@@ -8,7 +8,8 @@ makes a SASRec a strong baseline (arXiv 2309.07602).
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckd.stages.students.sasrec import Settings
+from ckd.stages.students.sasrec import Sizes
+from ckd.stages.students.sequence import SequenceStudent
 
 _INIT_STD = 0.02
 _WIDENING = 4
@@ -17,7 +18,7 @@ _WIDENING = 4
 class Block(nn.Module):
     """Causal self-attention and a feed-forward layer, each with residual sum and LayerNorm behind it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Sizes) -> None:
         super().__init__()
         d = settings.hidden
         self.heads, self.dropout_share = settings.heads, settings.dropout
@@ -36,10 +37,10 @@ class Block(nn.Module):
         return fed
 
 
-class SASRec(nn.Module):
-    """A :class:`ckd.stages.students.contract.SequenceStudent`; item vectors are shared by input and output."""
+class SASRec(SequenceStudent):
+    """Item vectors are shared by input and output."""
 
-    def __init__(self, settings: Settings, n_items: int) -> None:
+    def __init__(self, settings: Sizes, n_items: int) -> None:
         super().__init__()
         self.max_length = settings.max_length
         self.items = nn.Embedding(n_items, settings.hidden)

@@ -41,9 +41,9 @@ class TrainSettings(settings.Settings):
         return undivided(values["hidden"], values["heads"])
 
     @property
-    def network(self) -> sasrec.Settings:
+    def network(self) -> sasrec.Sizes:
         """Sizes of the network."""
-        return sasrec.Settings(**{name: getattr(self, name) for name in sasrec.Settings.model_fields if name != "kind"})
+        return sasrec.Sizes(**{name: getattr(self, name) for name in sasrec.Sizes.model_fields if name != "kind"})
 
 
 class Settings(TeacherSettings):

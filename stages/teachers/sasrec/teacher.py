@@ -26,7 +26,7 @@ class Config(settings.Settings):
 
     kind: Literal["sasrec"] = "sasrec"
     format: Literal[1] = 1
-    network: sasrec.Settings
+    network: sasrec.Sizes
     items: str
     """Digest of the catalogue's item ids in order of code."""
 

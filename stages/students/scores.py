@@ -1,0 +1,53 @@
+"""Scores of the whole catalogue, held at once."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ckd.stages.students.contract import Scores
+
+
+class FullScores(Scores):
+    """Scores of every item at N positions, which may share rows.
+
+    Args:
+        logits: float [R, n_items].
+        row: int64 [N], row of ``logits`` at each position; None where each has its own, in order.
+    """
+
+    def __init__(self, logits: Tensor, row: Tensor | None = None) -> None:
+        self._logits = logits
+        self._row = row
+
+    @cached_property
+    def logsumexp(self) -> Tensor:
+        """float [N]."""
+        return self._at_positions(self._logits.logsumexp(1))
+
+    def of(self, items: Tensor) -> Tensor:
+        """int64 [N, m] -> float [N, m]."""
+        if self._row is None:
+            return self._logits.gather(1, items)
+        return self._logits[self._row.unsqueeze(1), items]
+
+    def among(self, items: Tensor) -> Tensor:
+        """int64 [U] -> float [N, U]."""
+        return self._at_positions(self._logits[:, items])
+
+    def normaliser(self, items: Tensor, own: Tensor) -> Tensor:
+        """Return ``logsumexp``: all items are exact."""
+        return self.logsumexp
+
+    def best(self, m: int) -> Tensor:
+        """Return int64 [N, m]."""
+        return self._at_positions(self._logits.detach().topk(min(m, self._logits.shape[1]), dim=1).indices)
+
+    def rows(self, chosen: Tensor) -> "FullScores":
+        """bool [N] -> the same at fewer positions."""
+        if self._row is not None:
+            return FullScores(self._logits, self._row[chosen])
+        return FullScores(self._logits, torch.nonzero(chosen).squeeze(1))
+
+    def _at_positions(self, values: Tensor) -> Tensor:
+        return values if self._row is None else values[self._row]

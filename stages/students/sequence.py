@@ -1,0 +1,65 @@
+"""What students have in common that encode a history as a vector and score an item by a dot product with it."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ckd.stages.batching import TrainingWindows, at, histories, padded
+from ckd.stages.evaluate.ranking import Scorer
+from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.scores import FullScores
+
+
+class SequenceStudent(nn.Module, ABC):
+    """A :class:`ckd.stages.students.contract.Student` that reads a sequence once and scores every position of it.
+
+    Attributes:
+        max_length: items of a history that are seen, the last ones.
+    """
+
+    max_length: int
+
+    @abstractmethod
+    def encode(self, items: Tensor) -> Tensor:
+        """int64 [B, L] rows of items, oldest first, right-padded with anything -> float [B, L, d].
+
+        The vector at index t stands for the history of the first t + 1 items. ``L`` is at most ``max_length``.
+        """
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """Return float [n_items, d], a row per item of all domains."""
+
+    def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
+        """Score every position of the sequences, padding left out, against the whole catalogue."""
+        items = self.item_vectors()[domain.items]
+        codes, real = padded(domain.corpus.sequence, served.start, served.length)
+        states = self.encode(codes.to(items.device) + domain.first)[torch.from_numpy(real).to(items.device)]
+        place = torch.from_numpy(served.places(domain.corpus)).to(items.device)
+        target = torch.from_numpy(served.targets(domain.corpus)).to(items.device)
+        return Step(place, target, FullScores(states @ items.T))
+
+    def scorer(self, domain: Domain) -> Scorer:
+        """Return a scorer of histories; the item vectors are computed once."""
+        self.eval()
+        items = self.item_vectors()[domain.items].detach()
+
+        @torch.inference_mode()
+        def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
+            codes, ends = histories(domain.corpus, users, position, self.max_length)
+            scores: Tensor = self.query(codes.to(items.device) + domain.first, ends) @ items.T
+            return scores
+
+        return score
+
+    def query(self, items: Tensor, ends: Tensor) -> Tensor:
+        """Return the vector of each history, [B, d].
+
+        Args:
+            items: int64 [B, L], as in ``encode``.
+            ends: int64 [B], index of the last item of each.
+        """
+        return at(self.encode(items), ends)
