@@ -11,7 +11,7 @@ The losses are those of :mod:`ckd.stages.distill.losses`, which say what they me
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +26,7 @@ _SCORES_PER_BLOCK = {"cpu": 1 << 19, "cuda": 1 << 27}
 
 
 class Best(NamedTuple):
-    """A teacher's k best items at n positions: int64 [n, k], float32 [n, k] log-probabilities, float32 [n] kept mass."""
+    """A teacher's k best items at n positions, int64 [n, k]; log-probabilities, [n, k]; the mass they hold, [n]."""
 
     items: Tensor
     logprobs: Tensor
@@ -41,14 +41,21 @@ class Voice:
         top_k: float32 [N], weight of its top-k loss at each position, zero where it has no label; None without.
         in_batch: float32 [N], the same of its in-batch loss.
         best: gives the stored items of some of the N positions.
-        among: gives its raw scores of the batch's distinct targets at some of the N positions, float32 [n, U]; a new
-            tensor, which is written over.
+        among: gives its raw scores of the batch's distinct targets at some of the N positions, float32 [n, U]; needed
+            for the in-batch loss alone.
+        temperature: of this teacher's side alone, beside T.
     """
 
     top_k: Tensor | None
     in_batch: Tensor | None
     best: Callable[[slice], Best]
-    among: Callable[[slice], Tensor]
+    among: Callable[[slice], Tensor] | None
+    temperature: float = 1.0
+
+    def weighed(self, weight: Tensor) -> "Voice":
+        """Return the same with another weight at each position beside its own, float [N]."""
+        top_k, in_batch = (None if own is None else own * weight for own in (self.top_k, self.in_batch))
+        return replace(self, top_k=top_k, in_batch=in_batch)
 
 
 class Losses(NamedTuple):
@@ -163,8 +170,12 @@ class _Block:
         total = torch.zeros_like(self.logsumexp)
         for voice in voices:
             if voice.top_k is not None:
-                total += self._add_top_k(voice.best(here), voice.top_k[here], column)
-        asked = [(voice.among(here), voice.in_batch[here]) for voice in voices if voice.in_batch is not None]
+                total += self._add_top_k(voice.best(here), voice.top_k[here], column, voice.temperature)
+        asked = [
+            (voice.among(here), voice.in_batch[here], voice.temperature)
+            for voice in voices
+            if voice.in_batch is not None and voice.among is not None
+        ]
         return total + self._add_in_batch(asked) if asked else total
 
     def finish(self) -> None:
@@ -179,24 +190,25 @@ class _Block:
         for columns, values in self._at_items:
             self.gradient.scatter_add_(1, columns, values)
 
-    def _add_top_k(self, best: Best, weight: Tensor, column: Tensor) -> Tensor:
+    def _add_top_k(self, best: Best, weight: Tensor, column: Tensor, teacher_temperature: float) -> Tensor:
         columns = column[best.items]
-        value, gradient = _top_k(self.scores.gather(1, columns) - self.logsumexp.unsqueeze(1), best, self.T)
+        own = self.scores.gather(1, columns) - self.logsumexp.unsqueeze(1)
+        value, gradient = _top_k(own, best, self.T, teacher_temperature)
         gradient *= weight.unsqueeze(1)
         self._of_p -= gradient.sum(1)
         self._at_items.append((columns, gradient))
         return weight * value
 
-    def _add_in_batch(self, asked: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        scores = self.scores[:, self.targets]
-        scores = scores if self.T == 1 else scores / self.T
-        weight = torch.stack([weight for _, weight in asked]).sum(0)
-        total = weight * self._pull_from_student(scores, weight)
-        for teacher, weight in asked:
-            teacher = teacher if self.T == 1 else teacher.div_(self.T)
+    def _add_in_batch(self, asked: Sequence[tuple[Tensor, Tensor, float]]) -> Tensor:
+        student = _divided(self.scores[:, self.targets], self.T)
+        weight = torch.stack([weight for _, weight, _ in asked]).sum(0)
+        total = weight * self._pull_from_student(student, weight)
+        for scores, weight, teacher_temperature in asked:
+            teacher = _divided(scores, self.T * teacher_temperature)
             shares = teacher.softmax(1)
             logsumexp = _logsumexp(teacher, shares)
-            total += weight * (teacher.sub_(scores).mul_(shares).sum(1) - logsumexp)
+            # KL = sum q (t - z) - logsumexp(t) + logsumexp(z), and that last one is in the total already.
+            total += weight * ((teacher - student).mul_(shares).sum(1) - logsumexp)
             self._at_targets.append((shares, -self.T * weight))
         return self.T**2 * total
 
@@ -212,24 +224,30 @@ class _Block:
         return _logsumexp(scores, shares)
 
 
+def _divided(scores: Tensor, temperature: float) -> Tensor:
+    return scores if temperature == 1 else scores / temperature
+
+
 def _logsumexp(scores: Tensor, shares: Tensor) -> Tensor:
     """Return the logsumexp of each row, [n], from the scores and their softmax: the best item tells."""
     return scores.amax(1) - shares.amax(1).log()
 
 
-def _top_k(own: Tensor, best: Best, temperature: float) -> tuple[Tensor, Tensor]:
+def _top_k(own: Tensor, best: Best, temperature: float, teacher_temperature: float) -> tuple[Tensor, Tensor]:
     """Return :func:`ckd.stages.distill.losses.top_k`, [n], and its gradient with respect to ``own``, [n, k].
 
     Args:
         own: float [n, k], the student's log-probabilities of the teacher's items.
         best: the teacher's.
         temperature: T.
+        teacher_temperature: of the teacher's cells alone, beside T.
     """
     powers = own.exp()
     left = 1 - powers.sum(1, keepdim=True)
     rest = left.clamp(min=_SMALLEST_REST)
     learnt = (torch.cat([own, rest.log()], 1) / temperature).log_softmax(1)
-    taught = (torch.cat([best.logprobs, _log_rest(best.kept_mass).unsqueeze(1)], 1) / temperature).log_softmax(1)
+    cells = torch.cat([best.logprobs, _log_rest(best.kept_mass).unsqueeze(1)], 1)
+    taught = (cells / (temperature * teacher_temperature)).log_softmax(1)
     probability = taught.exp()
     value = temperature**2 * (probability * (taught - learnt)).sum(1)
     pull = temperature * (learnt.exp() - probability)

@@ -1,6 +1,6 @@
 """The cached labels of all teachers for one domain, addressed by (user, position)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ckd.stages.distill.fused import Best, Voice
 from ckd.stages.distill.losses import in_batch, top_k
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.weighting import Weights, weigh
@@ -59,6 +60,13 @@ class Opinion:
         scores[n, order[at[n, column]]] = self.logprobs[row][n, column]
         return scores
 
+    def scorer(self, row: Tensor, items: Tensor) -> Callable[[slice], Tensor]:
+        """Return :meth:`scores` of the same items at any of some rows, their vectors looked up once."""
+        if self.state is None or self.vectors is None:
+            return lambda here: self.scores(row[here], items)
+        state, vectors = self.state, self.vectors[items].T
+        return lambda here: state[row[here]] @ vectors
+
 
 class Teaching:
     """What all teachers say of one domain, and what it weighs.
@@ -73,6 +81,7 @@ class Teaching:
         self._settings = settings
         device = opinions[0].items.device
         self.device = device
+        self.temperature = settings.temperature
         self.gate = weights.gate
         self.labelled = weights.teacher.any(0)
         self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
@@ -127,6 +136,41 @@ class Teaching:
                 total = total.index_put((labelled.nonzero().squeeze(1),), weight[place[labelled]] * value, True)
             taught |= labelled
         return total, taught
+
+    @property
+    def in_closed_form(self) -> bool:
+        """Whether :meth:`voices` says all that the losses in use ask for."""
+        return {name for name, weight in self._settings.loss.items() if weight} <= {"top_k", "in_batch"}
+
+    def voices(self, place: Tensor, distinct: Tensor) -> tuple[list[Voice], Tensor]:
+        """Return what each teacher says at N positions, and whether any has a label, bool [N].
+
+        Args:
+            place: int64 [N], index of each position among all positions of the corpus.
+            distinct: int64 [U], the batch's distinct targets.
+        """
+        voices, taught = [], torch.zeros_like(place, dtype=torch.bool)
+        for opinion, weight in zip(self._opinions, self._weight, strict=True):
+            row = opinion.row[place]
+            labelled = row >= 0
+            if bool(labelled.any()):
+                voices.append(self._voice(opinion, row.clamp(min=0), weight[place] * labelled, distinct))
+                taught |= labelled
+        return voices, taught
+
+    def _voice(self, opinion: Opinion, row: Tensor, weight: Tensor, distinct: Tensor) -> Voice:
+        top_k, in_batch = (self._settings.loss.get(name) for name in ("top_k", "in_batch"))
+
+        def best(here: slice) -> Best:
+            rows = row[here]
+            return Best(opinion.items[rows].long(), opinion.logprobs[rows], opinion.kept_mass[rows])
+
+        return Voice(
+            top_k=top_k * weight if top_k else None,
+            in_batch=in_batch * weight if in_batch else None,
+            best=best,
+            among=opinion.scorer(row, distinct) if in_batch else None,
+        )
 
     def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, distinct: Tensor) -> Tensor:
         value = torch.zeros_like(scores.logsumexp)
