@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from turns import CLOCKS, Turns
-from world import MAX_LENGTH, corpus_in, labels_in
+from world import MAX_LENGTH, corpus_artifact, labels_in
 
 from ckd.stages.batching import length_buckets, training_windows
 from ckd.stages.distill.run import prepare_lesson
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.train import Epoch, train
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import side_by_side
 from ckd.storage.artifact import Store
-from ckd.storage.corpus import Corpus
+from ckd.storage.corpus import Corpus, read_corpus
 
 SEED = 0
 
@@ -31,12 +32,13 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     store = Store(chosen.store)
-    corpus = corpus_in(store)
+    artifact = corpus_artifact(store)
+    corpus = read_corpus(artifact)
     # No curriculum, so that every epoch serves every sequence, as everybody else's does.
     settings = DistillSettings.model_validate({"epochs": 10_000, "patience": 10_000, "curriculum": {"pacing": "none"}})
     lesson = None
     if chosen.distilled:
-        lesson = prepare_lesson(corpus, None, {"random": labels_in(store, corpus)}, settings, torch.device("cpu"))
+        lesson = prepare_lesson(corpus, artifact, {"random": labels_in(store, corpus)}, settings, torch.device("cpu"))
     kind = STUDENTS.load("sasrec")
     torch.manual_seed(SEED)
     sizes = kind.Settings(hidden=64, blocks=2, heads=2, dropout=0.2, max_length=MAX_LENGTH)
@@ -50,7 +52,8 @@ def main() -> None:
         turns.leave_out(turns.now() - last[0])
 
     register_optimizer_step_post_hook(stepped)
-    train(kind.build(sizes, corpus.n_items), corpus, settings, lesson, SEED, on_epoch=validated)
+    domains = side_by_side([corpus])
+    train(kind.build(sizes, domains), domains, [lesson], sizes, settings, SEED, on_epoch=validated)
 
 
 def _targets_per_step(corpus: Corpus, batch_size: int) -> Iterator[int]:

@@ -17,12 +17,13 @@ import torch
 from world import write_sequences
 
 from ckd.stages.distill.settings import DistillSettings
-from ckd.stages.distill.train import WATCHED, scorer, train
+from ckd.stages.distill.train import WATCHED, train
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import Scorer, rank_targets, validation_ndcg
 from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import side_by_side
 from ckd.storage.artifact import Store
 from ckd.storage.corpus import HELD_OUT, Corpus, read_corpus
 
@@ -67,12 +68,13 @@ def main() -> None:
 
 def _ours(corpus: Corpus, chosen: argparse.Namespace, dropout: float) -> Row:
     torch.manual_seed(0)
-    kind = STUDENTS.load("sasrec")
+    kind, domains = STUDENTS.load("sasrec"), side_by_side([corpus])
     sizes = kind.Settings(hidden=64, blocks=2, heads=2, dropout=dropout, max_length=chosen.max_length)
-    student = kind.build(sizes, corpus.n_items)
-    curve = train(student, corpus, DistillSettings(epochs=chosen.epochs, patience=chosen.epochs), None, seed=0)
+    student = kind.build(sizes, domains)
+    settings = DistillSettings(epochs=chosen.epochs, patience=chosen.epochs)
+    curve = train(student, domains, [None], sizes, settings, seed=0)
     best = max(curve, key=lambda row: row[WATCHED])
-    return {"dropout": dropout, "epoch": best["epoch"], **_measured(scorer(student, corpus), corpus)}
+    return {"dropout": dropout, "epoch": best["epoch"], **_measured(student.scorer(domains[0]), corpus)}
 
 
 def _theirs(corpus: Corpus, chosen: argparse.Namespace, peer: str, dropout: float) -> Row:

@@ -21,9 +21,10 @@ from pathlib import Path
 from statistics import median
 
 from turns import CLOCKS
-from world import corpus_in, labels_in, write_sequences
+from world import corpus_artifact, labels_in, write_sequences
 
 from ckd.storage.artifact import Store
+from ckd.storage.corpus import read_corpus
 
 HERE = Path(__file__).parent
 PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRecModel", "RecTools FlatSASRecNet"
@@ -109,7 +110,7 @@ def _spread(ratios: list[float]) -> str:
 
 def _prepare(work: Path) -> Path:
     store = Store(work / "store")
-    corpus = corpus_in(store)
+    corpus = read_corpus(corpus_artifact(store))
     labels_in(store, corpus)
     sequences = work / "sequences.npz"
     write_sequences(corpus, sequences)

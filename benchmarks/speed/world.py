@@ -14,7 +14,7 @@ import torch
 from ckd.stages.batching import flat_index, training_windows
 from ckd.stages.precompute.search import search
 from ckd.storage.artifact import Artifact, Store
-from ckd.storage.corpus import HELD_OUT, Corpus, Positions, read_corpus, write_corpus
+from ckd.storage.corpus import HELD_OUT, Corpus, Positions, write_corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, round_float16, write_part
 from ckd.storage.vectors import write_vectors
@@ -28,9 +28,28 @@ _ROWS = 16_384
 Int64s = npt.NDArray[np.int64]
 
 
-def corpus_in(store: Store) -> Corpus:
+def corpus_artifact(store: Store) -> Artifact:
     """Return the corpus; it is made where the store has none."""
-    return read_corpus(_corpus_artifact(store))
+    address = Address("corpus", {"users": USERS, "items": ITEMS, "interactions": INTERACTIONS})
+    with store.draft(address) as draft:
+        if (present := store.find(address)) is not None:
+            return present
+        lists = _sequences()
+        trained = np.concatenate([sequence[:-2] for sequence in lists])
+        names = {name: [""] * ITEMS for name in ("title", "brand", "categories", "description")}
+        items = {
+            "item": pa.array(np.arange(ITEMS, dtype=np.int32)),
+            "item_id": [f"i{code:04}" for code in range(ITEMS)],
+            **names,
+            "popularity": pa.array(np.bincount(trained, minlength=ITEMS).astype(np.int32)),
+        }
+        users = {
+            "user_id": [f"u{user:04}" for user in range(USERS)],
+            "items": pa.array(lists, pa.list_(pa.int32())),
+            "timestamps": pa.array([np.arange(len(sequence)) for sequence in lists], pa.list_(pa.int64())),
+        }
+        write_corpus(draft, pa.table(items), pa.table(users))
+        return draft.commit()
 
 
 def labels_in(store: Store, corpus: Corpus) -> Artifact:
@@ -64,29 +83,6 @@ def write_sequences(corpus: Corpus, path: Path) -> None:
     item = corpus.sequence[flat_index(corpus.offsets[:-1], corpus.lengths - HELD_OUT)].astype(np.int64)
     whole = {"sequence": corpus.sequence, "offsets": corpus.offsets}
     np.savez(path, user=user, item=item, n_users=corpus.n_users, n_items=corpus.n_items, **whole)
-
-
-def _corpus_artifact(store: Store) -> Artifact:
-    address = Address("corpus", {"users": USERS, "items": ITEMS, "interactions": INTERACTIONS})
-    with store.draft(address) as draft:
-        if (present := store.find(address)) is not None:
-            return present
-        lists = _sequences()
-        trained = np.concatenate([sequence[:-2] for sequence in lists])
-        names = {name: [""] * ITEMS for name in ("title", "brand", "categories", "description")}
-        items = {
-            "item": pa.array(np.arange(ITEMS, dtype=np.int32)),
-            "item_id": [f"i{code:04}" for code in range(ITEMS)],
-            **names,
-            "popularity": pa.array(np.bincount(trained, minlength=ITEMS).astype(np.int32)),
-        }
-        users = {
-            "user_id": [f"u{user:04}" for user in range(USERS)],
-            "items": pa.array(lists, pa.list_(pa.int32())),
-            "timestamps": pa.array([np.arange(len(sequence)) for sequence in lists], pa.list_(pa.int64())),
-        }
-        write_corpus(draft, pa.table(items), pa.table(users))
-        return draft.commit()
 
 
 def _sequences() -> list[npt.NDArray[np.int32]]:

@@ -41,8 +41,8 @@ class Voice:
         top_k: float32 [N], weight of its top-k loss at each position, zero where it has no label; None without.
         in_batch: float32 [N], the same of its in-batch loss.
         best: gives the stored items of some of the N positions.
-        among: gives its raw scores of the batch's distinct targets at some of the N positions, float32 [n, U]; needed
-            for the in-batch loss alone.
+        among: gives its raw scores of the batch's distinct targets at some of the N positions, float32 [n, U], a
+            new tensor, which is written over; needed for the in-batch loss alone.
         temperature: of this teacher's side alone, beside T.
     """
 
@@ -208,7 +208,7 @@ class _Block:
             shares = teacher.softmax(1)
             logsumexp = _logsumexp(teacher, shares)
             # KL = sum q (t - z) - logsumexp(t) + logsumexp(z), and that last one is in the total already.
-            total += weight * ((teacher - student).mul_(shares).sum(1) - logsumexp)
+            total += weight * (teacher.sub_(student).mul_(shares).sum(1) - logsumexp)
             self._at_targets.append((shares, -self.T * weight))
         return self.T**2 * total
 
