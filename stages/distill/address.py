@@ -1,6 +1,6 @@
 """The key of one trained student. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ckd.stages.distill.settings import DistillSettings
@@ -9,7 +9,7 @@ from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
 _TRAINING = {"epochs", "patience", "batch_size", "learning_rate", "weight_decay"}
-_TEACHING = {"alpha", "temperature", "loss", "weighting", "curriculum"}
+_TEACHING = {"alpha", "temperature", "loss", "student_items", "rank_against", "weighting", "curriculum"}
 
 
 def run_address(
@@ -40,10 +40,16 @@ def run_address(
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
         "training": distill.model_dump(mode="json", include=_TRAINING),
-        "teaching": distill.model_dump(mode="json", include=_TEACHING) if label_keys else None,
+        "teaching": _teaching(distill, label_keys) if label_keys else None,
         "mask_history": mask_history,
         "corpus": corpus_key,
         "labels": dict(label_keys),
         "format": RUN_FORMAT,
     }
     return Address("runs", inputs)
+
+
+def _teaching(distill: DistillSettings, teachers: Collection[str]) -> dict[str, Any]:
+    own = distill.teacher_temperature.items()
+    softened = {name: temperature for name, temperature in own if name in teachers and temperature != 1}
+    return {**distill.model_dump(mode="json", include=_TEACHING), "teacher_temperature": softened}

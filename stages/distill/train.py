@@ -20,6 +20,7 @@ from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.weighting import scaled_gate
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import Scorer, rank_targets
+from ckd.stages.students.scores import FullScores
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 
@@ -153,13 +154,13 @@ def _step_losses(
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64)).to(items.device)
     states = student.encode(codes.to(items.device))[torch.from_numpy(real).to(items.device)]
     logits = states @ items.T
-    logsumexp = logits.logsumexp(1)
-    truth = cross_entropy(logits, logsumexp, target)
+    scores = FullScores(logits)
+    truth = cross_entropy(logits, scores.logsumexp, target)
     if lesson is None or gate is None:
         return truth, torch.zeros_like(truth), len(target)
     first = corpus.position_offsets[cut.user[chosen]] + cut.position[chosen] - 1
     place = torch.from_numpy(flat_index(first, length)).to(items.device)
-    taught, labelled = lesson.teaching.losses(place, logits, logsumexp, target)
+    taught, labelled = lesson.teaching.losses(place, scores, target)
     alpha = settings.alpha * labelled
     return (1 - alpha) * truth, alpha * gate[place] * taught, len(target)
 

@@ -1,4 +1,4 @@
-"""What `ckd distill` asks of a student."""
+"""What `ckd distill` asks of a student, and of the scores that it gives."""
 
 from typing import Protocol
 
@@ -22,3 +22,23 @@ class SequenceStudent(Protocol):
 
     def item_vectors(self) -> Tensor:
         """Return float [n_items, d], row = item code."""
+
+
+class Scores(Protocol):
+    """A student's scores at N positions; gradients flow through all of them. They need not be held at once."""
+
+    @property
+    def logsumexp(self) -> Tensor:
+        """Return float [N], over the scores of the whole catalogue."""
+
+    def of(self, items: Tensor) -> Tensor:
+        """Items of each position: int64 [N, m] -> float [N, m]."""
+
+    def among(self, items: Tensor) -> Tensor:
+        """Items that are the same at all positions: int64 [U] -> float [N, U]."""
+
+    def best(self, m: int) -> Tensor:
+        """Return the m items that score highest now, int64 [N, m], best first; all, if the catalogue is smaller."""
+
+    def rows(self, chosen: Tensor | slice) -> "Scores":
+        """Return the scores at some positions: bool [N], int64 [M] or a slice."""

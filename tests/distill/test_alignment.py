@@ -14,6 +14,7 @@ from ckd.stages.distill.teaching import Teaching, row_index, training_labels
 from ckd.stages.distill.train import train
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 
 Array = npt.NDArray[Any]
@@ -63,7 +64,7 @@ class Teachers:
         scores = torch.randn(len(self.place), self.corpus.n_items, generator=torch.Generator().manual_seed(2))
         target = torch.from_numpy(self.corpus.positions().target[self.place].astype(np.int64))
         teaching = Teaching.load(self.corpus, labels, option, CPU)
-        value, labelled = teaching.losses(torch.from_numpy(self.place), scores, scores.logsumexp(1), target)
+        value, labelled = teaching.losses(torch.from_numpy(self.place), FullScores(scores), target)
         return value.numpy(), labelled.numpy(), teaching
 
 

@@ -12,6 +12,7 @@ from ckd.stages.distill.teaching import Teaching
 from ckd.stages.precompute.label import label_corpus
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.teachers.contract import RankedLists
+from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
@@ -89,7 +90,7 @@ def test_in_batch_is_that_of_the_completed_distribution(random_world: Any, share
     place = draw.permutation(np.flatnonzero(at.split == 0))
     logits = torch.from_numpy(draw.normal(0, 2, (len(place), corpus.n_items))).float()
     target = torch.from_numpy(at.target[place].astype(np.int64))
-    value, labelled = teaching.losses(torch.from_numpy(place), logits, logits.logsumexp(1), target)
+    value, labelled = teaching.losses(torch.from_numpy(place), FullScores(logits), target)
     assert labelled.tolist() == lists.there[place].tolist()
     batch = np.unique(at.target[place])
     for n, own in enumerate(logits.double().numpy()):
@@ -140,7 +141,7 @@ def test_lists_and_a_teacher_with_states_teach_together(random_world: Any) -> No
     place = torch.from_numpy(np.flatnonzero(corpus.positions().split == 0))
     logits = torch.zeros(len(place), corpus.n_items, requires_grad=True)
     target = torch.from_numpy(corpus.positions().target[place.numpy()].astype(np.int64))
-    value, labelled = teaching.losses(place, logits, logits.logsumexp(1), target)
+    value, labelled = teaching.losses(place, FullScores(logits), target)
     value.sum().backward()
     assert labelled.all()
     assert torch.isfinite(value).all()

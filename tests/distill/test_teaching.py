@@ -9,6 +9,7 @@ import torch
 
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching, row_index, training_labels
+from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -62,7 +63,7 @@ def taught(
     teaching = Teaching.load(corpus, labels, option, CPU)
     scores = torch.tensor(logits, dtype=torch.float32)
     target = torch.from_numpy(corpus.positions().target[place].astype(np.int64))
-    value, labelled = teaching.losses(torch.from_numpy(place), scores, scores.logsumexp(1), target)
+    value, labelled = teaching.losses(torch.from_numpy(place), FullScores(scores), target)
     return value.numpy(), labelled.numpy(), teaching
 
 
@@ -223,7 +224,7 @@ def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -
     logits = torch.randn(len(place), corpus.n_items, requires_grad=True, generator=torch.Generator().manual_seed(0))
     teaching = Teaching.load(corpus, teachers.labels, OPTIONS["both, weighed, softened"], CPU)
     target = torch.from_numpy(corpus.positions().target[place.numpy()].astype(np.int64))
-    value, labelled = teaching.losses(place, logits, logits.logsumexp(1), target)
+    value, labelled = teaching.losses(place, FullScores(logits), target)
     value.sum().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
