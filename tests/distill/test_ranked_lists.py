@@ -11,8 +11,8 @@ from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching
 from ckd.stages.precompute.label import label_corpus
 from ckd.stages.precompute.settings import LabelSettings
-from ckd.stages.teachers.contract import RankedLists
 from ckd.stages.students.scores import FullScores
+from ckd.stages.teachers.contract import RankedLists
 from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
