@@ -144,17 +144,18 @@ def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats 
     return np.minimum(_share(block, n_items), block.logprobs[:, -1]).astype(np.float32)
 
 
-def listed(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.NDArray[np.bool_] | None:
-    """Return which stored items a ranked list holds, bool [N, k]; None where labels are of no lists.
+def above_the_rest(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.NDArray[np.bool_]:
+    """Return which stored items surely stand above all that are not stored, bool [N, k].
 
-    A list that is shorter than k is filled up with unlisted items, which are in no order. They are recognised by
-    their probability, so an item that is listed with no more than an unlisted one's, to the stored precision, counts
-    as one of them.
+    Several that are as probable as the last one may be the first of many more that are cut off. Of ranked lists it is
+    known what is not listed, also where a list shorter than k is filled up with it: what is no more probable than
+    that, to the stored precision.
     """
-    if not _from_lists(artifact, block):
-        return None
-    share = _share(block, n_items)
-    return np.asarray(block.logprobs > (share + _ROUNDING * np.abs(share))[:, None])
+    if _from_lists(artifact, block):
+        share = _share(block, n_items)
+        return np.asarray(block.logprobs > (share + _ROUNDING * np.abs(share))[:, None])
+    last = block.logprobs == block.logprobs[:, -1:]
+    return np.asarray(~last | (last.sum(1, keepdims=True) == 1))
 
 
 def out_of_order(artifact: Artifact, block: LabelBlock, n_items: int) -> bool:

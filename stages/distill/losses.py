@@ -119,7 +119,7 @@ def rank(student: Tensor, logsumexp: Tensor | None, teacher: Tensor, ranked: Ten
         student: float [N, k], the student's logits of the teacher's items, best first.
         logsumexp: float [N], of all the student's logits, or None.
         teacher: float [N, k], log-probabilities, descending; only their order and which are equal matters.
-        ranked: bool [N, k], which items stand above the unlisted ones, for lists that are filled up; all by default.
+        ranked: bool [N, k], which items surely stand above the unlisted ones; only these are chosen. All by default.
     """
     k = student.shape[1]
     own = student if logsumexp is None else student - logsumexp.unsqueeze(1)

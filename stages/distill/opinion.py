@@ -24,7 +24,7 @@ class Opinion:
         state: float32 [N, d] or None.
         vectors: float32 [n_items, d] or None, the teacher's item vectors.
         rest: float32 [N] or None, log-probability of each item that is not stored, where it is the same for all.
-        ranked: bool [N, k] or None, which items are listed at all, where lists are filled up to k; None means all.
+        ranked: bool [N, k] or None, which items surely stand above all that are not stored; None means all.
         whole: whether the k items are the whole catalogue.
         temperature: by which this teacher's distribution is softened, beside the temperature of all.
     """

@@ -15,7 +15,16 @@ from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.labels import LISTED_WITHIN, REST, UNIFORM, LabelBlock, listed, out_of_order, read_labels, rest_logprob
+from ckd.storage.labels import (
+    LISTED_WITHIN,
+    REST,
+    UNIFORM,
+    LabelBlock,
+    above_the_rest,
+    out_of_order,
+    read_labels,
+    rest_logprob,
+)
 from ckd.storage.vectors import read_vectors
 
 
@@ -61,7 +70,7 @@ class Teaching:
             row = row_index(block, corpus)
             blocks.append(block)
             rows.append(row)
-            ranked = listed(artifact, block, corpus.n_items)
+            ranked = above_the_rest(artifact, block, corpus.n_items) if settings.loss.get("rank") else None
             opinion = Opinion.of(
                 block,
                 row,

@@ -265,6 +265,20 @@ def test_the_states_score_any_item_as_the_teacher_does(teachers: Teachers) -> No
     assert checked == len(told)
 
 
+def test_items_that_may_be_no_better_than_what_is_cut_off_are_in_no_order(teachers: Teachers) -> None:
+    corpus = teachers.corpus
+    place = training_places(corpus)
+    logits = np.random.default_rng(1).normal(0, 2, (len(place), corpus.n_items))
+    scores = np.zeros((corpus.n_positions, corpus.n_items))
+    scores[:, 9] = 3.0
+    for best in (1, 2):  # stored: item 9 and, where it is scored, item 4; then the first of many that are all alike
+        labels = {"t": teachers.world.label(f"t{best}", scores, 4)}
+        value, _, _ = taught(corpus, labels, place, logits, OPTIONS["rank"])
+        wanted = [surprise(row, [9, 4][:best], set(range(corpus.n_items))) for row in logits]
+        np.testing.assert_allclose(value, wanted, rtol=1e-4)
+        scores[:, 4] = 2.0
+
+
 def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -> None:
     corpus = teachers.corpus
     place = torch.from_numpy(training_places(corpus))

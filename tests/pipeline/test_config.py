@@ -214,32 +214,6 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
             "or take in_batch out of distill.loss",
         ),
         (
-            "teachers: {cold: {kind: unisrec, checkpoint: c}}\nlabels: {state: no}\n"
-            "distill: {loss: {top_k_plus_student: 1, rank: 1}}",
-            "5: labels.state: must be true: the loss top_k_plus_student scores items with the state; "
-            "or take top_k_plus_student out of distill.loss",
-        ),
-        (
-            "teachers: {cold: {kind: unisrec, checkpoint: c}}\nlabels: {state: no}\n"
-            "distill: {loss: {top_k_plus_student: 1, in_batch: 1}}",
-            "5: labels.state: must be true: the losses in_batch and top_k_plus_student score items with the state; "
-            "or take in_batch and top_k_plus_student out of distill.loss",
-        ),
-        (
-            "teachers: {cold: {kind: unisrec, checkpoint: c}}\ndistill: {teacher_temperature: {colt: 2}}",
-            "5: distill.teacher_temperature.colt: no teacher is named 'colt'; did you mean cold?",
-        ),
-        (
-            "teachers: {cold: {kind: unisrec, checkpoint: c}}\ndistill: {teacher_temperature: {cold: 0}}",
-            "5: distill.teacher_temperature: temperatures must be above zero",
-        ),
-        ("distill: {student_items: 0}", "4: distill.student_items: must be 1 or more, not 0"),
-        (
-            "distill: {rank_against: catalog}",
-            "4: distill.rank_against: must be one of catalogue, listed, not 'catalog'; did you mean catalogue?",
-        ),
-        ("distill: {weighting: {persistence: 1}}", "4: distill.weighting.persistence: must be below 1, not 1"),
-        (
             "teachers:\n  warm:\n    kind: unisrec\n    pretrain: {}",
             "7: teachers.warm.pretrain: needs domains to train on; name at least one under sources",
         ),
@@ -351,7 +325,7 @@ def test_no_message_is_pydantics_own(tmp_path: Path) -> None:
     assert "Input" not in said
 
 
-@pytest.mark.parametrize("loss", ["{top_k: 1}", "{in_batch: 0, top_k: 1}", "{rank: 1}"])
+@pytest.mark.parametrize("loss", ["{top_k: 1}", "{in_batch: 0, top_k: 1}"])
 def test_labels_without_state_do_where_no_loss_needs_it(tmp_path: Path, loss: str) -> None:
     path = written(tmp_path, WHOLE)
     assert not load_configuration(path, ["labels.state=false", f"distill.loss={loss}"]).labels.state
