@@ -28,6 +28,8 @@ REST, UNIFORM = "rest", "uniform"
 """Fact of labels without states, and its value: every item that is not stored is as probable as any other such."""
 LISTED_WITHIN = "listed_within"
 """Fact beside it: items stored per position from which on that holds at every position."""
+UNLISTED_FIRST = "unlisted_first"
+"""Fact beside it: positions at which unlisted items are more probable than a listed one."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -136,15 +138,43 @@ def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats 
         block: its labels.
         n_items: size of the catalogue.
     """
-    facts = artifact.facts
-    if facts.get(REST) != UNIFORM or not block.k or facts[LISTED_WITHIN] > block.k:
+    if not _from_lists(artifact, block) or artifact.facts[LISTED_WITHIN] > block.k:
         return None
-    others = max(n_items - block.k, 1)
-    share = np.maximum(1 - block.kept_mass.astype(np.float64), _LEAST) / others
     # What is not stored is no more probable than what is, and of a small rest, float32 kept mass knows little.
-    return np.minimum(np.log(share), block.logprobs[:, -1]).astype(np.float32)
+    return np.minimum(_share(block, n_items), block.logprobs[:, -1]).astype(np.float32)
 
 
+def above_the_rest(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.NDArray[np.bool_]:
+    """Return which stored items surely stand above all that are not stored, bool [N, k].
+
+    Several that are as probable as the last one may be the first of many more that are cut off. Of ranked lists it is
+    known what is not listed, also where a list shorter than k is filled up with it: what is no more probable than
+    that, to the stored precision.
+    """
+    if _from_lists(artifact, block):
+        share = _share(block, n_items)
+        return np.asarray(block.logprobs > (share + _ROUNDING * np.abs(share))[:, None])
+    last = block.logprobs == block.logprobs[:, -1:]
+    return np.asarray(~last | (last.sum(1, keepdims=True) == 1))
+
+
+def out_of_order(artifact: Artifact, block: LabelBlock, n_items: int) -> bool:
+    """Return whether unlisted items may stand before listed ones that are not stored."""
+    return _from_lists(artifact, block) and bool(artifact.facts.get(UNLISTED_FIRST)) and block.k < n_items
+
+
+def _from_lists(artifact: Artifact, block: LabelBlock) -> bool:
+    return artifact.facts.get(REST) == UNIFORM and block.k > 0
+
+
+def _share(block: LabelBlock, n_items: int) -> npt.NDArray[np.float64]:
+    """Return the log of an equal share of what is not kept, float64 [N]."""
+    others = max(n_items - block.k, 1)
+    return np.asarray(np.log(np.maximum(1 - block.kept_mass.astype(np.float64), _LEAST) / others))
+
+
+_ROUNDING = 2.0**-7
+"""Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
 _LEAST = 1e-12
 _SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
 _WIDE = ("items", "logprobs", "state")

@@ -63,15 +63,18 @@ class Scores(Protocol):
         """Return the log-normaliser in which some items are exact, float [N]: no less than their logsumexp.
 
         Args:
-            items: int64 [N, m], distinct in each row.
-            own: float [N, m], their scores.
+            items: int64 [N, m].
+            own: float [N, m], their scores; minus infinity where an item stands in its row already.
         """
 
     def best(self, m: int) -> Tensor:
-        """Return the best items at each position, int64 [N, m]; of a student that samples, of those it sampled."""
+        """Return the best items at each position, int64 [N, m], best first; all of them, if there are no m.
 
-    def rows(self, chosen: Tensor) -> "Scores":
-        """Return the scores at some positions: bool [N]."""
+        Of a student that samples the catalogue they are the best of its sample.
+        """
+
+    def rows(self, chosen: Tensor | slice) -> "Scores":
+        """Return the scores at some positions: bool [N], int64 [M] or a slice."""
 
 
 @dataclass(frozen=True)
