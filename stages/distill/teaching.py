@@ -15,7 +15,17 @@ from ckd.stages.distill.weighting import Weights, weigh
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.labels import LISTED_WITHIN, REST, UNIFORM, LabelBlock, read_labels, rest_logprob
+from ckd.storage.folds import all_folds
+from ckd.storage.labels import (
+    FOLDS,
+    LISTED_WITHIN,
+    REST,
+    UNIFORM,
+    LabelBlock,
+    fold_of_rows,
+    read_labels,
+    rest_logprob,
+)
 from ckd.storage.vectors import read_vectors
 
 Int64s = npt.NDArray[np.int64]
@@ -29,8 +39,10 @@ class Opinion:
         row: int64 [n_positions], row of the labels of each position of the corpus, -1 where there is none.
         items, logprobs, kept_mass: as in ``LabelBlock``.
         state: float32 [N, d] or None.
-        vectors: float32 [n_items, d] or None, the teacher's item vectors.
+        vectors: float32 [n_items, d] or None, the teacher's item vectors; of labels out of fold
+            [folds + 1, n_items, d], those of the teacher of all users first.
         rest: float32 [N] or None, log-probability of each item that is not stored, where it is the same for all.
+        fold: int64 [N] or None, of labels out of fold: whose vectors belong to each row.
     """
 
     row: Tensor
@@ -40,6 +52,7 @@ class Opinion:
     state: Tensor | None
     vectors: Tensor | None
     rest: Tensor | None = None
+    fold: Tensor | None = None
 
     def scores(self, row: Tensor, items: Tensor) -> Tensor:
         """Return the teacher's raw scores of any distinct items, float32 [len(row), len(items)].
@@ -47,6 +60,8 @@ class Opinion:
         Of ranked lists they are log-probabilities: as stored, and for every other item its equal share of the rest.
         """
         if self.state is not None and self.vectors is not None:
+            if self.fold is not None:
+                return scores_by_fold(self.state[row], self.fold[row], self.vectors[:, items])
             return self.state[row] @ self.vectors[items].T
         if self.rest is None:
             raise ValueError("these labels hold no states")
@@ -57,6 +72,20 @@ class Opinion:
         scores = self.rest[row].unsqueeze(1).repeat(1, len(items))
         scores[n, order[at[n, column]]] = self.logprobs[row][n, column]
         return scores
+
+
+def scores_by_fold(state: Tensor, fold: Tensor, vectors: Tensor) -> Tensor:
+    """Return each row's products with the vectors of its fold, float32 [N, n]; one matrix product per fold.
+
+    Args:
+        state: float32 [N, d].
+        fold: int64 [N].
+        vectors: float32 [folds + 1, n, d].
+    """
+    order = fold.argsort()
+    sizes = fold.bincount(minlength=len(vectors)).tolist()
+    parts = [part @ own.T for part, own in zip(state[order].split(sizes), vectors, strict=True)]
+    return torch.cat(parts)[order.argsort()]
 
 
 class Teaching:
@@ -92,14 +121,15 @@ class Teaching:
                     f"the labels of teacher {teacher} cover no training position; "
                     "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
                 )
-            vectors = read_vectors(artifact)
+            fold = fold_of_rows(artifact, block, corpus)
+            vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
             if settings.loss.get("in_batch") and (block.state is None or vectors is None) and rest is None:
                 raise UserError(_no_scores(teacher, artifact))
             row = row_index(block, corpus)
             blocks.append(block)
             rows.append(row)
-            opinions.append(_on_device(block, row, vectors, rest, device))
+            opinions.append(_on_device(block, row, vectors, rest, fold, device))
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
 
     def losses(self, place: Tensor, logits: Tensor, logsumexp: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,6 +190,15 @@ def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSetting
     return block.take(np.flatnonzero(block.split == 0))
 
 
+def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:
+    """Return a teacher's item vectors as in ``Opinion``, or None where the labels have none."""
+    vectors = read_vectors(artifact)
+    if vectors is None or FOLDS not in artifact.facts:
+        return vectors
+    per_fold = [read_vectors(artifact, fold.number) for fold in all_folds(artifact.facts[FOLDS])]
+    return np.stack([vectors, *(each for each in per_fold if each is not None)])
+
+
 def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:
     """Return the row of the labels of each position of the corpus, int64 [n_positions], -1 where there is none."""
     index = np.full(corpus.n_positions, -1, np.int64)
@@ -172,6 +211,7 @@ def _on_device(
     row: Int64s,
     vectors: npt.NDArray[np.float32] | None,
     rest: npt.NDArray[np.float32] | None,
+    fold: npt.NDArray[np.int32] | None,
     device: torch.device,
 ) -> Opinion:
     def tensor(values: npt.NDArray[Any]) -> Tensor:
@@ -185,4 +225,5 @@ def _on_device(
         state=None if block.state is None else tensor(block.state),
         vectors=None if vectors is None else tensor(vectors),
         rest=None if rest is None else tensor(rest),
+        fold=None if fold is None else tensor(fold.astype(np.int64)),
     )
