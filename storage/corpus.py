@@ -117,7 +117,7 @@ class Corpus:
         yield from zip([0, *edges.tolist()], [*edges.tolist(), self.n_users], strict=True)
 
     def folds(self, of: int) -> Int32s:
-        """Return the number of each user's fold, int32 [n_users], 1 to ``of``; see :func:`ckd.storage.folds.fold_of`."""
+        """Return the number of each user's fold, int32 [n_users]; see :func:`ckd.storage.folds.fold_of`."""
         return np.fromiter((fold_of(user, of) for user in self.user_ids.to_pylist()), np.int32, self.n_users)
 
     def outside(self, fold: Fold) -> "Corpus":

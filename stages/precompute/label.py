@@ -133,9 +133,7 @@ def _fold_labeller(
 ) -> "FoldLabeller":
     def labeller(teacher: Teacher | RankedLists, users: Corpus, splits: Sequence[str]) -> DualEncoderLabeller:
         if isinstance(teacher, RankedLists):
-            raise UserError(
-                f"{teacher.source}: ranked lists are not labelled out of fold; set the teacher's folds to 0"
-            )
+            raise UserError(f"{teacher.source}: ranked lists are not given out of fold; set the teacher's folds to 0")
         return DualEncoderLabeller(teacher, users, settings.model_copy(update={"splits": splits}), device, measure)
 
     held_out = tuple(split for split in settings.splits if split != _TRAIN)

@@ -90,8 +90,8 @@ def _outside(corpus: Corpus, fold: Fold) -> Corpus:
     others = corpus.outside(fold)
     if not others.n_users:
         raise UserError(
-            f"all {corpus.n_users} users of corpus {corpus.key[:16]} are in {fold}, so that nobody is left to adapt its "
-            "teacher on; lower the teacher's folds"
+            f"nobody to train on: all {corpus.n_users} users of corpus {corpus.key[:16]} are in {fold}, whose teacher "
+            "sees the others only; set the teacher's folds to 0, or add users"
         )
     return others
 

@@ -21,9 +21,9 @@ class AdaptationSettings(settings.Settings):
     folds: int = Field(
         default=0,
         ge=0,
-        description="split the users in so many folds, and label the training positions of each fold by a teacher of its "
-        "own, adapted on the users of the others only; 0 adapts one teacher, which is over-sure of what it was adapted "
-        "on; the teacher of all users labels validation and test positions and stays the same",
+        description="split the users in so many folds, each with one more teacher that is adapted on the others' users "
+        "and labels the fold's training positions, of which the teacher of all users is over-sure; 0: that one labels "
+        "everything",
     )
 
     @field_validator("folds")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
 from ckd.stages.students import sasrec
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, refuse_other_kind
