@@ -1,6 +1,7 @@
 """Labels out of fold through the commands: what is trained, what each label is of, what is kept and what is said."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -54,9 +55,8 @@ def done(place, *arguments):
 
 def states(place, what):
     """``{of: state}`` of some rows of `ckd status`."""
-    lines = [line.split("  ") for line in done(place, "status").splitlines() if f"  {what} " in line]
-    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    return {subject: state for _, _, subject, state, *_ in cells}
+    lines = [re.split(r" {2,}", line.rstrip()) for line in done(place, "status").splitlines() if "ckd " in line]
+    return {subject: state for _, makes, subject, state, *_ in lines if makes == what}
 
 
 def trained(place):
