@@ -4,6 +4,9 @@ A label artifact holds ``part-00000.parquet ...`` (the label rows, sorted by use
 corpus each) and ``vectors.parquet`` (the teacher's item vectors, if it has any). To the stored precision,
 ``raw score = logprob + logsumexp`` for stored items and ``state . vector`` for every other one; of ranked lists, which
 have no vectors, every other one has an equal share of what is not kept.
+
+Labels out of fold say so in their facts. Those of a training position are from the teacher of the user's fold, whose
+vectors are ``vectors-fold-<number>.parquet``; all others, and ``vectors.parquet``, from the teacher of all users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +33,9 @@ LISTED_WITHIN = "listed_within"
 """Fact beside it: items stored per position from which on that holds at every position."""
 UNLISTED_FIRST = "unlisted_first"
 """Fact beside it: positions at which unlisted items are more probable than a listed one."""
+
+FOLDS = "folds"
+"""Fact of labels out of fold: how many folds there are."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -80,6 +86,14 @@ class LabelBlock:
     def k(self) -> int:
         """Stored items per position."""
         return int(self.items.shape[1])
+
+
+def in_order(blocks: Sequence[LabelBlock]) -> LabelBlock:
+    """Return the labels of several blocks, at least one, as one, sorted by user and position."""
+    columns = [name for name, column in vars(blocks[0]).items() if column is not None]
+    joined: dict[str, Any] = {name: np.concatenate([vars(block)[name] for block in blocks]) for name in columns}
+    whole = LabelBlock(**{"state": None, **joined})
+    return whole.take(np.lexsort((whole.position, whole.user)))
 
 
 def part_name(number: int) -> str:
@@ -175,6 +189,22 @@ def _share(block: LabelBlock, n_items: int) -> npt.NDArray[np.float64]:
 
 _ROUNDING = 2.0**-7
 """Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
+
+
+def fold_of_rows(artifact: Artifact, block: LabelBlock, corpus: Corpus) -> Ints | None:
+    """Return the number of the fold whose teacher gave each label, int32 [N], 0 for the teacher of all users.
+
+    Args:
+        artifact: whose facts say how many folds there are; without that, None is returned.
+        block: its labels.
+        corpus: that it labels.
+    """
+    folds = artifact.facts.get(FOLDS)
+    if folds is None:
+        return None
+    return np.where(block.split == SPLITS.index("train"), corpus.folds(folds)[block.user], 0).astype(np.int32)
+
+
 _LEAST = 1e-12
 _SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
 _WIDE = ("items", "logprobs", "state")

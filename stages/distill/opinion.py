@@ -22,8 +22,10 @@ class Opinion:
         row: int64 [n_positions], row of the labels of each position of the corpus, -1 where there is none.
         items, logprobs, logsumexp, kept_mass: as in ``LabelBlock``.
         state: float32 [N, d] or None.
-        vectors: float32 [n_items, d] or None, the teacher's item vectors.
+        vectors: float32 [n_items, d] or None, the teacher's item vectors; of labels out of fold
+            [folds + 1, n_items, d], those of the teacher of all users first.
         rest: float32 [N] or None, log-probability of each item that is not stored, where it is the same for all.
+        fold: int64 [N] or None, of labels out of fold: whose vectors belong to each row.
         ranked: bool [N, k] or None, which items surely stand above all that are not stored; None means all.
         whole: whether the k items are the whole catalogue.
         temperature: by which this teacher's distribution is softened, beside the temperature of all.
@@ -37,6 +39,7 @@ class Opinion:
     state: Tensor | None = None
     vectors: Tensor | None = None
     rest: Tensor | None = None
+    fold: Tensor | None = None
     ranked: Tensor | None = None
     whole: bool = False
     temperature: float = 1.0
@@ -57,7 +60,7 @@ class Opinion:
         Args:
             block: the labels.
             row: int64 [n_positions].
-            optional: ``vectors``, ``rest`` and ``ranked``, as far as there are any.
+            optional: ``vectors``, ``rest``, ``fold`` and ``ranked``, as far as there are any.
             device: where they go.
             whole, temperature: see above.
         """
@@ -79,12 +82,18 @@ class Opinion:
             **given,
         )
 
+    def of_all_users(self) -> Tensor | None:
+        """Return the item vectors of the teacher that was adapted on all users, float32 [n_items, d], or None."""
+        return self.vectors if self.vectors is None or self.fold is None else self.vectors[0]
+
     def scores(self, row: Tensor, items: Tensor) -> Tensor:
         """Return the teacher's raw scores of any distinct items, float32 [len(row), len(items)].
 
         Of ranked lists they are log-probabilities: as stored, and for every other item its equal share of the rest.
         """
         if self.state is not None and self.vectors is not None:
+            if self.fold is not None:
+                return scores_by_fold(self.state[row], self.fold[row], self.vectors[:, items])
             return self.state[row] @ self.vectors[items].T
         if self.rest is None:
             raise ValueError("these labels hold no states")
@@ -106,7 +115,8 @@ class Opinion:
             items: int64 [N, m].
         """
         if self.state is not None and self.vectors is not None:
-            raw = torch.bmm(self.vectors[items], self.state[row].unsqueeze(2)).squeeze(2)
+            own = self.vectors[items] if self.fold is None else self.vectors[self.fold[row].unsqueeze(1), items]
+            raw = torch.bmm(own, self.state[row].unsqueeze(2)).squeeze(2)
             return raw - self.logsumexp[row].unsqueeze(1)
         if self.rest is None:
             raise ValueError("these labels hold no states")
@@ -120,3 +130,17 @@ class Opinion:
 
     def _same(self, row: Tensor, items: Tensor) -> Tensor:
         return items.unsqueeze(2) == self.items[row].unsqueeze(1)
+
+
+def scores_by_fold(state: Tensor, fold: Tensor, vectors: Tensor) -> Tensor:
+    """Return each row's products with the vectors of its fold, float32 [N, n]; one matrix product per fold.
+
+    Args:
+        state: float32 [N, d].
+        fold: int64 [N].
+        vectors: float32 [folds + 1, n, d].
+    """
+    order = fold.argsort()
+    sizes = fold.bincount(minlength=len(vectors)).tolist()
+    parts = [part @ own.T for part, own in zip(state[order].split(sizes), vectors, strict=True)]
+    return torch.cat(parts)[order.argsort()]

@@ -16,12 +16,15 @@ from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
+from ckd.storage.folds import all_folds
 from ckd.storage.labels import (
+    FOLDS,
     LISTED_WITHIN,
     REST,
     UNIFORM,
     LabelBlock,
     above_the_rest,
+    fold_of_rows,
     out_of_order,
     read_labels,
     rest_logprob,
@@ -59,7 +62,8 @@ class Teaching:
         for teacher, artifact in labels.items():
             block = training_labels(artifact, corpus, settings)
             refuse_empty(teacher, block)
-            vectors = read_vectors(artifact)
+            fold = fold_of_rows(artifact, block, corpus)
+            vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
             if _scoring(settings) and (block.state is None or vectors is None) and rest is None:
                 raise UserError(_no_scores(teacher, artifact, _scoring(settings)))
@@ -72,7 +76,12 @@ class Teaching:
             opinion = Opinion.of(
                 block,
                 row,
-                {"vectors": vectors, "rest": rest, "ranked": ranked},
+                {
+                    "vectors": vectors,
+                    "rest": rest,
+                    "ranked": ranked,
+                    "fold": None if fold is None else fold.astype(np.int64),
+                },
                 device,
                 whole=block.k == corpus.n_items,
                 temperature=settings.teacher_temperature.get(teacher, 1.0),
@@ -82,7 +91,8 @@ class Teaching:
 
     def item_vectors(self) -> list[npt.NDArray[np.float32]]:
         """Return the item vectors of the teachers that have any, float32 [n_items, their width] each."""
-        return [opinion.vectors.cpu().numpy() for opinion in self._opinions if opinion.vectors is not None]
+        found = [opinion.of_all_users() for opinion in self._opinions]
+        return [vectors.cpu().numpy() for vectors in found if vectors is not None]
 
     def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
@@ -162,6 +172,15 @@ def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSetting
     wide = ["items", "logprobs"] + (["state"] if _scoring(settings) else [])
     block = read_labels(artifact, corpus, wide)
     return block.take(np.flatnonzero(block.split == 0))
+
+
+def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:
+    """Return a teacher's item vectors as in ``Opinion``, or None where the labels have none."""
+    vectors = read_vectors(artifact)
+    if vectors is None or FOLDS not in artifact.facts:
+        return vectors
+    per_fold = [read_vectors(artifact, fold.number) for fold in all_folds(artifact.facts[FOLDS])]
+    return np.stack([vectors, *(each for each in per_fold if each is not None)])
 
 
 def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:

@@ -92,7 +92,7 @@ def complete(lists: RankedLists, n_items: int) -> Completed:
 class ListLabeller:
     """Labels of a domain from ranked lists; nothing of it is served, so it has no vectors and no states."""
 
-    vectors: None = None
+    vectors: tuple[()] = ()
 
     def __init__(self, lists: RankedLists, corpus: Corpus, settings: LabelSettings) -> None:
         """Complete the lists.
