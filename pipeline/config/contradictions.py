@@ -19,6 +19,7 @@ def contradictions(data: Mapping[str, Any]) -> list[Problem]:
         *_unknown_teachers(data),
         *_unknown_domains(data),
         *_scores_without_state(data),
+        *_scores_without_softness(data),
         *_pretraining_on_nothing(data),
         *_nothing_to_learn_from(data),
     ]
@@ -67,6 +68,15 @@ def _scores_without_state(data: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(("labels", "state"), f"must be true: {they} items with the state; or take {named} out of distill.loss")
     ]
+
+
+def _scores_without_softness(data: Mapping[str, Any]) -> list[Problem]:
+    losses = _scoring_losses(data)
+    if _mapping(data, "distill").get("control") != "one_hot" or not losses:
+        return []
+    which = f"{' and '.join(losses)} need; take them" if len(losses) > 1 else f"{losses[0]} needs; take it"
+    text = f"one_hot leaves no states, which {which} out of distill.loss"
+    return [Problem(("distill", "control"), text)]
 
 
 def _scoring_losses(data: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,10 @@ from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
 _TRAINING = {"epochs", "patience", "batch_size", "average"}
-_TEACHING = {"alpha", "temperature", "loss", "student_items", "rank_against", "item_start", "weighting", "curriculum"}
+_TEACHING = {
+    *("alpha", "temperature", "loss", "teacher_items", "student_items", "rank_against", "item_start", "control"),
+    *("weighting", "curriculum"),
+}
 
 
 def run_address(

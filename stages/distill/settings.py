@@ -11,6 +11,7 @@ Confidence = Literal["target_probability", "target_rank", "certainty", "none"]
 Consistency = Literal["overlap", "top_k_jaccard", "rank_biased_overlap", "none"]
 LossName = Literal["in_batch", "top_k", "top_k_plus_student", "rank"]
 Term = Literal["length", "popularity", "teacher_loss", "disagreement"]
+Control = Literal["none", "shuffled", "one_hot"]
 ItemStart = Literal["random", "teacher"]
 Pacing = Literal["linear", "root", "step", "none"]
 
@@ -99,6 +100,11 @@ class DistillSettings(Settings):
         min_length=1,
         description="losses to sum, with their weights: in_batch, top_k, top_k_plus_student, rank",
     )
+    teacher_items: int | None = Field(
+        default=None,
+        ge=1,
+        description="of the items that a label stores, how many of the best are used; all by default",
+    )
     student_items: int = Field(
         default=20,
         ge=1,
@@ -117,6 +123,11 @@ class DistillSettings(Settings):
     )
     weighting: WeightingSettings = Field(default_factory=WeightingSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
+    control: Control = Field(
+        default="none",
+        description="for experiments, labels that should teach less: shuffled among positions, or one_hot, the "
+        "teacher's best item alone (not with losses that need states)",
+    )
     baseline: bool = Field(default=True, description="also train the same student without distillation")
     epochs: int = Field(default=100, ge=1, description="passes over the served sequences, at most")
     patience: int = Field(

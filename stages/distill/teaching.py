@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ckd.stages.distill.comparisons import COMPARISONS
+from ckd.stages.distill.controls import best_items, controlled
 from ckd.stages.distill.opinion import Int64s, Opinion
 from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
 from ckd.stages.distill.weighting import Weights, weigh
@@ -60,7 +61,7 @@ class Teaching:
         """
         blocks, rows, opinions = [], [], []
         for teacher, artifact in labels.items():
-            block = training_labels(artifact, corpus, settings)
+            block = best_items(training_labels(artifact, corpus, settings), settings.teacher_items)
             refuse_empty(teacher, block)
             fold = fold_of_rows(artifact, block, corpus)
             vectors = _vectors(artifact)
@@ -69,7 +70,7 @@ class Teaching:
                 raise UserError(_no_scores(teacher, artifact, _scoring(settings)))
             if settings.loss.get("rank") and out_of_order(artifact, block, corpus.n_items):
                 raise UserError(_no_order(teacher, corpus.n_items))
-            row = row_index(block, corpus)
+            block, row = controlled(block, row_index(block, corpus), settings.control)
             blocks.append(block)
             rows.append(row)
             ranked = above_the_rest(artifact, block, corpus.n_items) if settings.loss.get("rank") else None

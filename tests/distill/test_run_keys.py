@@ -21,7 +21,8 @@ from ckd.stages.students.sasrec import Settings as SASRec
 from ckd.storage import formats
 
 TEACHING = (
-    *("alpha", "temperature", "teacher_temperature", "loss", "student_items", "rank_against", "item_start"),
+    *("alpha", "temperature", "teacher_temperature", "loss", "student_items", "rank_against"),
+    *("teacher_items", "item_start", "control"),
     *("weighting", "curriculum"),
 )
 """Parts of `distill` that mean nothing to a student without teachers."""
@@ -72,6 +73,8 @@ def another(value: Any, annotation: Any) -> Any:
         return value[1:]
     if value is None and get_origin(kind) is tuple:
         return ("uni",)
+    if value is None and int in get_args(kind):
+        return 3
     raise NotImplementedError(f"how does a {annotation} change?")
 
 

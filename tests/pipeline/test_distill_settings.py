@@ -44,6 +44,10 @@ def written(folder: Path, text: str) -> Path:
             "distill: {teacher_temperature: {cold: warm}}",
             "3: distill.teacher_temperature.cold: must be a number, not 'warm'",
         ),
+        (
+            "distill: {control: one_hot, loss: {in_batch: 1, top_k: 1}}",
+            "3: distill.control: one_hot leaves no states, which in_batch needs; take it out of distill.loss",
+        ),
         ("distill: {student_items: 0}", "3: distill.student_items: must be 1 or more, not 0"),
         (
             "distill: {rank_against: catalog}",
