@@ -150,6 +150,9 @@ _SMALL = {"hidden": 16, "max_length": 10, "dropout": 0.0, "learning_rate": 1e-2}
 _DROPOUT = {"dropout": 0.3}
 KINDS = {
     "sasrec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
+    "esasrec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
+    "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
+    "bert4rec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
 }
 
 
