@@ -17,10 +17,12 @@ class Settings(StudentSettings):
     """A BERT4Rec; trained with full softmax cross-entropy, as the paper has it."""
 
     kind: Literal["bert4rec"] = "bert4rec"
+    learning_rate: float = Field(default=2e-3, gt=0, description="of AdamW")
+    weight_decay: float = Field(default=0.1, ge=0, description="of AdamW, decoupled")
     hidden: int = Field(default=64, ge=1, description="width of item vectors and layers")
     blocks: int = Field(default=2, ge=1, description="self-attention blocks")
     heads: int = Field(default=2, ge=1, description="attention heads per block; they divide hidden")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="of embeddings, attention and feed-forward layers")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="of embeddings, attention and feed-forward layers")
     max_length: int = Field(default=50, ge=1, description="items of a history that are seen, the last ones")
     mask_share: float = Field(
         default=0.2, ge=0, lt=1, description="share of a history's items that are masked too, to be told from the rest"

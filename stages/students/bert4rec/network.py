@@ -13,7 +13,7 @@ look worse than it is (arXiv 2207.02991).
 Where it leaves the paper: places are counted back from ``[MASK]``, so that the last item is at the same place in
 every history, as left padding has it; the paper masks only the last item in a further pass over the data, here every
 row has a mask at its end; and the loss is softmax over all items, not sampled, the part of BERT4Rec that makes
-it strong (arXiv 2308.07192).
+it strong (arXiv 2308.07192). The layers start wider than BERT's, values and output as the identity.
 """
 
 import numpy as np
@@ -47,8 +47,21 @@ class BERT4Rec(HistoryStudent):
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = nn.ModuleList(Block(d, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.head = nn.Linear(d, d)
+        self._initialise()
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        # An answer comes through attention alone, no residual carries an item to it. With BERT's small weights it
+        # stays at the items' popularity for many epochs; here it starts as a mean of the history's items.
         self.apply(initialise)
-        self.apply(_widen_layers)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_normal_(module.weight)
+        nn.init.eye_(self.head.weight)
+        for module in self.modules():
+            if isinstance(module, Block):
+                nn.init.eye_(module.project_in.weight[-len(self.mask) :])
+                nn.init.eye_(module.project_out.weight)
 
     def encode(self, items: Tensor, ends: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return what the network makes of every place and of the ``[MASK]`` behind each history.
@@ -98,13 +111,6 @@ class BERT4Rec(HistoryStudent):
             FullScores(at(states, ends + 1) @ items.T),
             own=F.cross_entropy(states[:, :-1][chosen] @ items.T, codes[chosen], reduction="none"),
         )
-
-
-def _widen_layers(module: nn.Module) -> None:
-    # What [MASK] says comes through attention alone, with no residual of an item: at this width, BERT's small weights
-    # let so little through that training stays at the items' popularity for many epochs.
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_normal_(module.weight)
 
 
 def drawn_ends(length: Int64s, most: int, draw: np.random.Generator) -> tuple[Int64s, Int64s]:
