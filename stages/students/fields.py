@@ -1,0 +1,135 @@
+"""The features of a history and of an item, in fields, each feature with a vector: what factorisation machines see.
+
+A field of several features (a bag) holds the mean of their vectors, that is, each feature has the value 1 / size of the
+bag (Rendle 2010, section V: x_i = 1/n of the items a user has rated). The fields of a history are
+
+- ``history``: its items, of which the one j places from the end has the value decay^j, divided by the sum of these;
+- one field for each of ``categories``, ``brand`` and ``title``, as far as known: the same mean of its items' bags;
+- ``place 0``, ``place 1``, ...: its last item, the one before, ...;
+- ``domain``, where there are several.
+
+The fields of an item are its ``id`` and its own ``categories``, ``brand`` and ``title``. A history's item and an item
+to be scored are two features with two vectors, as in FPMC (Rendle et al. 2010).
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ckd.stages.students.contract import Domain
+from ckd.stages.students.item_features import Bags
+
+if TYPE_CHECKING:
+    from ckd.stages.students.fm import Fields as FieldSettings
+
+_INIT_STD = 0.05
+
+
+class ItemBags(nn.Module):
+    """Which features every item has. Kept with the weights: it says what their rows mean."""
+
+    def __init__(self, bags: Mapping[str, Bags]) -> None:
+        super().__init__()
+        self.sizes = {field: found.size for field, found in bags.items()}
+        for field, found in bags.items():
+            self.register_buffer(f"{field}_offsets", torch.from_numpy(found.offsets))
+            self.register_buffer(f"{field}_features", torch.from_numpy(found.features))
+
+    def mean(self, field: str, vectors: Tensor, items: slice) -> Tensor:
+        """Return the mean of the features' vectors of each item, zero where there is none: [size, d] -> [n, d]."""
+        offsets: Tensor = getattr(self, f"{field}_offsets")[items.start : items.stop + 1]
+        features: Tensor = getattr(self, f"{field}_features")[int(offsets[0]) : int(offsets[-1])]
+        offsets = offsets - offsets[0]
+        return F.embedding_bag(features, vectors, offsets, mode="mean", include_last_offset=True)
+
+    def count(self, field: str, items: slice) -> Tensor:
+        """Return the number of features of each item, int64 [n]."""
+        return torch.diff(getattr(self, f"{field}_offsets")[items.start : items.stop + 1])
+
+
+class Fields(nn.Module):
+    """Vectors of all features.
+
+    Args:
+        settings: width, places, decay.
+        n_items: of all domains.
+        bags: of all items, by field.
+        domains: how many.
+    """
+
+    def __init__(self, settings: "FieldSettings", n_items: int, bags: Mapping[str, Bags], domains: int) -> None:
+        super().__init__()
+        self.decay = settings.decay
+        self.bags = ItemBags(bags)
+        sizes = {"id": n_items, **self.bags.sizes}
+        self.item = nn.ParameterDict({field: _vectors(size, settings.hidden) for field, size in sizes.items()})
+        self.linear = nn.ParameterDict({field: nn.Parameter(torch.zeros(size, 1)) for field, size in sizes.items()})
+        self.history = nn.ParameterDict({field: _vectors(size, settings.hidden) for field, size in sizes.items()})
+        self.places = nn.ParameterList(_vectors(n_items, settings.hidden) for _ in range(settings.places))
+        self.domain = _vectors(domains, settings.hidden) if domains > 1 else None
+
+    @property
+    def of_context(self) -> int:
+        """Number of fields of a history."""
+        return len(self.history) + len(self.places) + (self.domain is not None)
+
+    @property
+    def of_item(self) -> int:
+        """Number of fields of an item."""
+        return len(self.item)
+
+    def contexts(self, codes: Tensor, domain: Domain) -> Tensor:
+        """Return the fields of every history: int64 [B, L] items of a domain, oldest first -> float [B, L, F, d].
+
+        Those at index t are of the first t + 1 items: later ones, padding among them, are not seen.
+        """
+        known = _per_item(self.bags, self.history, domain.items)[codes]
+        fields = [torch.einsum("ts,bsfd->btfd", _decayed_mean(codes.shape[1], self.decay, known), known)]
+        for back, vectors in enumerate(self.places):
+            place = vectors[codes[:, : max(codes.shape[1] - back, 0)] + domain.first]
+            fields.append(F.pad(place, (0, 0, codes.shape[1] - place.shape[1], 0)).unsqueeze(2))
+        if self.domain is not None:
+            fields.append(self.domain[domain.index].expand(*codes.shape, 1, -1))
+        return torch.cat(fields, 2)
+
+    def items(self, domain: Domain) -> Tensor:
+        """Return the fields of every item of a domain, float [n, F, d]."""
+        return _per_item(self.bags, self.item, domain.items)
+
+    def own(self, fields: Tensor, domain: Domain) -> Tensor:
+        """Return what each item scores by itself, float [n]: linear terms and its features' pairs.
+
+        The pairs are 1/2 (|sum_i x_i v_i|^2 - sum_i x_i^2 |v_i|^2) (Rendle 2010, lemma 3.1).
+
+        Args:
+            fields: of the items, as returned by :meth:`items`.
+            domain: theirs.
+        """
+        linear = _per_item(self.bags, self.linear, domain.items).sum((1, 2))
+        squares = self.item["id"][domain.items].square().sum(1)
+        for field in self.bags.sizes:
+            lengths = self.item[field].square().sum(1, keepdim=True)
+            mean = self.bags.mean(field, lengths, domain.items).squeeze(1)
+            squares = squares + mean / self.bags.count(field, domain.items).clamp(min=1)
+        return linear + (fields.sum(1).square().sum(1) - squares) / 2
+
+
+def _per_item(bags: ItemBags, vectors: nn.ParameterDict, items: slice) -> Tensor:
+    """Return the fields of each item by some vectors, float [n, F, d]: itself, then its bags."""
+    means = [bags.mean(field, vectors[field], items) for field in bags.sizes]
+    return torch.stack([vectors["id"][items], *means], 1)
+
+
+def _decayed_mean(length: int, decay: float, like: Tensor) -> Tensor:
+    """Return the weight of item s in the mean that ends at item t, float [L, L], zero for later items."""
+    place = torch.arange(length, device=like.device)
+    back = place.unsqueeze(1) - place
+    weight = torch.where(back >= 0, torch.tensor(decay, dtype=like.dtype, device=like.device) ** back, 0)
+    return weight / weight.sum(1, keepdim=True)
+
+
+def _vectors(size: int, hidden: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(size, hidden) * _INIT_STD)

@@ -1,0 +1,84 @@
+"""What students have in common that score the interactions of a history's features with an item's."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ckd.stages.batching import TrainingWindows, at, histories, padded
+from ckd.stages.evaluate.ranking import Scorer
+from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.fields import Fields
+from ckd.stages.students.item_features import Bags
+from ckd.stages.students.sampled import SampledScores, uniform_sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ckd.stages.students.fm import Fields as FieldSettings
+
+
+class InteractionStudent(nn.Module, ABC):
+    """A :class:`ckd.stages.students.contract.Student` and a :class:`ckd.stages.students.sampled.Pairing`.
+
+    It makes one vector of a history's fields and one of an item's, and a score of the two.
+
+    Attributes:
+        max_length: items of a history that are seen, the last ones.
+        fields: the features' vectors.
+    """
+
+    def __init__(self, settings: "FieldSettings", n_items: int, bags: "Mapping[str, Bags]", domains: int) -> None:
+        super().__init__()
+        self.max_length = settings.max_length
+        self.negatives = settings.negatives
+        self.fields = Fields(settings, n_items, bags, domains)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    @abstractmethod
+    def context_vectors(self, fields: Tensor) -> Tensor:
+        """float [N, F, d] -> [N, c]."""
+
+    @abstractmethod
+    def item_vectors(self, fields: Tensor, own: Tensor) -> Tensor:
+        """float [n, F, d] and [n], what each item scores by itself -> [n, v]."""
+
+    @abstractmethod
+    def pairs(self, contexts: Tensor, items: Tensor) -> Tensor:
+        """Score m items of each context: float [N, c] and [N, m, v] -> [N, m]."""
+
+    @abstractmethod
+    def cross(self, contexts: Tensor, items: Tensor) -> Tensor:
+        """Score every item at every context: float [N, c] and [U, v] -> [N, U]."""
+
+    def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
+        """Offer the scores of every position of the sequences; the normaliser is of one sample for the whole batch."""
+        items = self.catalogue(domain)
+        codes, real = padded(domain.corpus.sequence, served.start, served.length)
+        fields = self.fields.contexts(codes.to(items.device), domain)[torch.from_numpy(real).to(items.device)]
+        contexts = self.context_vectors(self.dropout(fields))
+        place = torch.from_numpy(served.places(domain.corpus)).to(items.device)
+        target = torch.from_numpy(served.targets(domain.corpus)).to(items.device)
+        sample = uniform_sample(len(items), self.negatives, draw).to(items.device)
+        return Step(place, target, SampledScores(self, contexts, items, sample))
+
+    def scorer(self, domain: Domain) -> Scorer:
+        """Return a scorer of histories over the whole catalogue; the item vectors are computed once."""
+        self.eval()
+        items = self.catalogue(domain).detach()
+
+        @torch.inference_mode()
+        def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
+            codes, ends = histories(domain.corpus, users, position, self.max_length)
+            fields = at(self.fields.contexts(codes.to(items.device), domain), ends)
+            return self.cross(self.context_vectors(fields), items)
+
+        return score
+
+    def catalogue(self, domain: Domain) -> Tensor:
+        """Return the vectors of a domain's items, float [n, v]."""
+        fields = self.fields.items(domain)
+        return self.item_vectors(self.dropout(fields), self.fields.own(fields, domain))
