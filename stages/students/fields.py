@@ -12,14 +12,16 @@ The fields of an item are its ``id`` and its own ``categories``, ``brand`` and `
 to be scored are two features with two vectors, as in FPMC (Rendle et al. 2010).
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ckd.stages.students.contract import Domain
+from ckd.stages.students.fixed_matrix import FixedMatrix
 from ckd.stages.students.item_features import Bags
 
 if TYPE_CHECKING:
@@ -28,48 +30,28 @@ if TYPE_CHECKING:
 _INIT_STD = 0.05
 
 
-class ItemBags(nn.Module):
-    """Which features every item has. Kept with the weights: it says what their rows mean."""
-
-    def __init__(self, bags: Mapping[str, Bags]) -> None:
-        super().__init__()
-        self.sizes = {field: found.size for field, found in bags.items()}
-        for field, found in bags.items():
-            self.register_buffer(f"{field}_offsets", torch.from_numpy(found.offsets))
-            self.register_buffer(f"{field}_features", torch.from_numpy(found.features))
-
-    def mean(self, field: str, vectors: Tensor, items: slice) -> Tensor:
-        """Return the mean of the features' vectors of each item, zero where there is none: [size, d] -> [n, d]."""
-        offsets: Tensor = getattr(self, f"{field}_offsets")[items.start : items.stop + 1]
-        features: Tensor = getattr(self, f"{field}_features")[int(offsets[0]) : int(offsets[-1])]
-        offsets = offsets - offsets[0]
-        return F.embedding_bag(features, vectors, offsets, mode="mean", include_last_offset=True)
-
-    def count(self, field: str, items: slice) -> Tensor:
-        """Return the number of features of each item, int64 [n]."""
-        return torch.diff(getattr(self, f"{field}_offsets")[items.start : items.stop + 1])
-
-
 class Fields(nn.Module):
     """Vectors of all features.
 
     Args:
         settings: width, places, decay.
-        n_items: of all domains.
+        domains: items of each, among those of all domains.
         bags: of all items, by field.
-        domains: how many.
     """
 
-    def __init__(self, settings: "FieldSettings", n_items: int, bags: Mapping[str, Bags], domains: int) -> None:
+    def __init__(self, settings: "FieldSettings", domains: Sequence[slice], bags: Mapping[str, Bags]) -> None:
         super().__init__()
         self.decay = settings.decay
-        self.bags = ItemBags(bags)
-        sizes = {"id": n_items, **self.bags.sizes}
-        self.item = nn.ParameterDict({field: _vectors(size, settings.hidden) for field, size in sizes.items()})
+        self.bags = nn.ModuleList(
+            nn.ModuleDict({field: _means(found, items) for field, found in bags.items()}) for items in domains
+        )
+        n_items, hidden = domains[-1].stop, settings.hidden
+        sizes = {"id": n_items, **{field: found.size for field, found in bags.items()}}
+        self.item = nn.ParameterDict({field: _vectors(size, hidden) for field, size in sizes.items()})
         self.linear = nn.ParameterDict({field: nn.Parameter(torch.zeros(size, 1)) for field, size in sizes.items()})
-        self.history = nn.ParameterDict({field: _vectors(size, settings.hidden) for field, size in sizes.items()})
-        self.places = nn.ParameterList(_vectors(n_items, settings.hidden) for _ in range(settings.places))
-        self.domain = _vectors(domains, settings.hidden) if domains > 1 else None
+        self.history = nn.ParameterDict({field: _vectors(size, hidden) for field, size in sizes.items()})
+        self.places = nn.ParameterList(_vectors(n_items, hidden) for _ in range(settings.places))
+        self.domain = _vectors(len(domains), hidden) if len(domains) > 1 else None
 
     @property
     def of_context(self) -> int:
@@ -86,7 +68,7 @@ class Fields(nn.Module):
 
         Those at index t are of the first t + 1 items: later ones, padding among them, are not seen.
         """
-        known = _per_item(self.bags, self.history, domain.items)[codes]
+        known = self._per_item(self.history, domain)[codes]
         fields = [torch.einsum("ts,bsfd->btfd", _decayed_mean(codes.shape[1], self.decay, known), known)]
         for back, vectors in enumerate(self.places):
             place = vectors[codes[:, : max(codes.shape[1] - back, 0)] + domain.first]
@@ -97,7 +79,7 @@ class Fields(nn.Module):
 
     def items(self, domain: Domain) -> Tensor:
         """Return the fields of every item of a domain, float [n, F, d]."""
-        return _per_item(self.bags, self.item, domain.items)
+        return self._per_item(self.item, domain)
 
     def own(self, fields: Tensor, domain: Domain) -> Tensor:
         """Return what each item scores by itself, float [n]: linear terms and its features' pairs.
@@ -108,19 +90,29 @@ class Fields(nn.Module):
             fields: of the items, as returned by :meth:`items`.
             domain: theirs.
         """
-        linear = _per_item(self.bags, self.linear, domain.items).sum((1, 2))
+        linear = self._per_item(self.linear, domain).sum((1, 2))
         squares = self.item["id"][domain.items].square().sum(1)
-        for field in self.bags.sizes:
+        for field, mean in self._means(domain):
             lengths = self.item[field].square().sum(1, keepdim=True)
-            mean = self.bags.mean(field, lengths, domain.items).squeeze(1)
-            squares = squares + mean / self.bags.count(field, domain.items).clamp(min=1)
+            squares = squares + mean(lengths).squeeze(1) / mean.entries_per_row.clamp(min=1)
         return linear + (fields.sum(1).square().sum(1) - squares) / 2
 
+    def _per_item(self, vectors: nn.ParameterDict, domain: Domain) -> Tensor:
+        """Return the fields of each item by some vectors, float [n, F, d]: itself, then its bags."""
+        means = [mean(vectors[field]) for field, mean in self._means(domain)]
+        return torch.stack([vectors["id"][domain.items], *means], 1)
 
-def _per_item(bags: ItemBags, vectors: nn.ParameterDict, items: slice) -> Tensor:
-    """Return the fields of each item by some vectors, float [n, F, d]: itself, then its bags."""
-    means = [bags.mean(field, vectors[field], items) for field in bags.sizes]
-    return torch.stack([vectors["id"][items], *means], 1)
+    def _means(self, domain: Domain) -> Iterator[tuple[str, FixedMatrix]]:
+        """Yield each field of bags with the matrix that takes the mean over them."""
+        bags: Any = self.bags[domain.index]
+        yield from bags.items()
+
+
+def _means(bags: Bags, items: slice) -> FixedMatrix:
+    counts = np.diff(bags.offsets)[items]
+    features = bags.features[bags.offsets[items.start] : bags.offsets[items.stop]]
+    value = np.repeat(1 / np.maximum(counts, 1), counts)
+    return FixedMatrix(np.repeat(np.arange(len(counts)), counts), features, value, (len(counts), bags.size))
 
 
 def _decayed_mean(length: int, decay: float, like: Tensor) -> Tensor:

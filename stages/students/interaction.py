@@ -1,6 +1,7 @@
 """What students have in common that score the interactions of a history's features with an item's."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,10 @@ from ckd.stages.batching import TrainingWindows, at, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step
 from ckd.stages.students.fields import Fields
-from ckd.stages.students.item_features import Bags
+from ckd.stages.students.item_features import item_features
 from ckd.stages.students.sampled import SampledScores, uniform_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ckd.stages.students.fm import Fields as FieldSettings
 
 
@@ -31,11 +30,12 @@ class InteractionStudent(nn.Module, ABC):
         fields: the features' vectors.
     """
 
-    def __init__(self, settings: "FieldSettings", n_items: int, bags: "Mapping[str, Bags]", domains: int) -> None:
+    def __init__(self, settings: "FieldSettings", domains: Sequence[Domain]) -> None:
         super().__init__()
         self.max_length = settings.max_length
         self.negatives = settings.negatives
-        self.fields = Fields(settings, n_items, bags, domains)
+        bags = item_features([domain.corpus for domain in domains], settings.min_items, settings.max_features)
+        self.fields = Fields(settings, [domain.items for domain in domains], bags)
         self.dropout = nn.Dropout(settings.dropout)
 
     @abstractmethod
@@ -81,4 +81,4 @@ class InteractionStudent(nn.Module, ABC):
     def catalogue(self, domain: Domain) -> Tensor:
         """Return the vectors of a domain's items, float [n, v]."""
         fields = self.fields.items(domain)
-        return self.item_vectors(self.dropout(fields), self.fields.own(fields, domain))
+        return self.item_vectors(fields, self.fields.own(fields, domain))

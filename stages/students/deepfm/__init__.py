@@ -29,8 +29,5 @@ class Settings(Fields):
 def build(settings: Settings, domains: "Sequence[Domain]") -> "DeepFM":
     """Return a freshly initialised network over the items of some domains."""
     from ckd.stages.students.deepfm.network import DeepFM
-    from ckd.stages.students.item_features import item_features
 
-    corpora = [domain.corpus for domain in domains]
-    bags = item_features(corpora, settings.min_items, settings.max_features)
-    return DeepFM(settings, sum(corpus.n_items for corpus in corpora), bags, len(corpora))
+    return DeepFM(settings, domains)

@@ -7,16 +7,16 @@ through in blocks whose inner activations are not kept for the gradient but comp
 in training and over the whole catalogue alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ckd.stages.students.contract import Domain
 from ckd.stages.students.deepfm import Settings
 from ckd.stages.students.fm.network import FM
-from ckd.stages.students.item_features import Bags
 
 PAIRS_PER_BLOCK = 2**17
 
@@ -24,8 +24,8 @@ PAIRS_PER_BLOCK = 2**17
 class DeepFM(FM):
     """A history's vector is the factorisation machine's, then its part of the first layer; so is an item's."""
 
-    def __init__(self, settings: Settings, n_items: int, bags: Mapping[str, Bags], domains: int) -> None:
-        super().__init__(settings, n_items, bags, domains)
+    def __init__(self, settings: Settings, domains: Sequence[Domain]) -> None:
+        super().__init__(settings, domains)
         first, *_ = settings.layers
         self.of_history = nn.Linear(self.fields.of_context * settings.hidden, first)
         self.of_item = nn.Linear(self.fields.of_item * settings.hidden, first, bias=False)

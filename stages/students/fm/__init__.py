@@ -16,7 +16,7 @@ class Fields(StudentSettings):
     """What FM and DeepFM have in common: the features, and how many negatives the normaliser is estimated from."""
 
     hidden: int = Field(default=64, ge=1, description="width of a feature's vector")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="of the features' vectors")
+    dropout: float = Field(default=0.3, ge=0, lt=1, description="of the vectors of a history's fields")
     max_length: int = Field(default=50, ge=1, description="items of a history that are seen, the last ones")
     places: int = Field(default=3, ge=1, description="last items of a history that are a field each")
     decay: float = Field(
@@ -43,8 +43,5 @@ class Settings(Fields):
 def build(settings: Settings, domains: "Sequence[Domain]") -> "FM":
     """Return a freshly initialised network over the items of some domains."""
     from ckd.stages.students.fm.network import FM
-    from ckd.stages.students.item_features import item_features
 
-    corpora = [domain.corpus for domain in domains]
-    bags = item_features(corpora, settings.min_items, settings.max_features)
-    return FM(settings, sum(corpus.n_items for corpus in corpora), bags, len(corpora))
+    return FM(settings, domains)

@@ -17,7 +17,7 @@ scores, one distribution q. Position t counts w_t = recency^(n - t). Of teachers
 
 where the last sum does not depend on the student: it learns the mean label of the user's positions. (So for labels
 over the same cells, as those of ``in_batch``, at temperature 1; ``top_k`` has cells of its own at each position.) The
-first item of a sequence is the target of no position but an edge as all others: it counts recency^n, of the truth alone.
+first item of a sequence is no position's target but an edge as all others: it counts recency^n, of the truth alone.
 
 **Serving.** A user's scores are those of the user's vector, for the validation and the test target alike: the
 validation item is an edge of neither. A history that is not a user's of the graph has no vector. One that is folded
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from ckd.stages.batching import TrainingWindows, flat_index
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.fixed_matrix import FixedMatrix
 from ckd.stages.students.lightgcn import Settings
 from ckd.stages.students.scores import FullScores
 from ckd.storage.corpus import HELD_OUT, Corpus
@@ -48,10 +49,6 @@ class LightGCN(nn.Module):
         max_length: all training positions of the longest sequence.
     """
 
-    user_edges: Tensor
-    item_edges: Tensor
-    edge_weights: Tensor
-
     def __init__(self, settings: Settings, corpus: Corpus) -> None:
         super().__init__()
         self.max_length = max(1, int(corpus.lengths.max()) - HELD_OUT - 1)
@@ -60,21 +57,14 @@ class LightGCN(nn.Module):
         self.items = nn.Parameter(torch.randn(corpus.n_items, settings.hidden) * _INIT_STD)
         user, item = training_edges(corpus)
         weight = 1 / np.sqrt(np.bincount(user)[user] * np.bincount(item)[item])
-        # Not kept with the weights: the corpus says it.
-        self.register_buffer("user_edges", torch.from_numpy(user), persistent=False)
-        self.register_buffer("item_edges", torch.from_numpy(item), persistent=False)
-        self.register_buffer("edge_weights", torch.from_numpy(weight.astype(np.float32)), persistent=False)
+        self.graph = FixedMatrix(user, item, weight, (corpus.n_users, corpus.n_items))
 
     def propagated(self) -> tuple[Tensor, Tensor]:
         """Return the final vectors of users and items, float [n_users, d] and [n_items, d]."""
-        sizes = (len(self.users), len(self.items))
-        edges = torch.stack([self.user_edges, self.item_edges])
-        # Sorted and distinct already.
-        graph = torch.sparse_coo_tensor(edges, self.edge_weights, sizes, is_coalesced=True, check_invariants=False)
         users: list[Tensor] = [self.users]
         items: list[Tensor] = [self.items]
         for _ in range(self.layers):
-            at_users, at_items = torch.sparse.mm(graph, items[-1]), torch.sparse.mm(graph.t(), users[-1])
+            at_users, at_items = self.graph(items[-1]), self.graph.transposed(users[-1])
             users.append(at_users)
             items.append(at_items)
         return torch.stack(users).mean(0), torch.stack(items).mean(0)
