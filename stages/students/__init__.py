@@ -15,6 +15,9 @@ STUDENTS = Registry(
     "ckd.students",
     {
         "sasrec": "ckd.stages.students.sasrec",
+        "esasrec": "ckd.stages.students.esasrec",
+        "gru4rec": "ckd.stages.students.gru4rec",
+        "bert4rec": "ckd.stages.students.bert4rec",
         "fm": "ckd.stages.students.fm",
         "deepfm": "ckd.stages.students.deepfm",
         "lightgcn": "ckd.stages.students.lightgcn",

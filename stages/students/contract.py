@@ -1,7 +1,7 @@
 """What `ckd distill` asks of a student.
 
 A student is a ``torch.nn.Module`` over the items of one or several domains. Its trainer serves it users' sequences and
-hears, for some positions of them, what the student makes of the items; how histories become scores is the student's own.
+hears, for some positions of them, what the student makes of the items. How histories become scores is its own.
 """
 
 from collections.abc import Sequence

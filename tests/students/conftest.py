@@ -1,12 +1,28 @@
-"""Small corpora whose items are described."""
+"""The small worlds that distillation is tested on, and small corpora whose items are described."""
 
 from collections.abc import Callable, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from ckd.storage.corpus import Corpus
+
+_AT = Path(__file__).parents[1] / "distill" / "conftest.py"
+
+
+def _worlds():
+    # Test folders are no packages: one cannot import from another.
+    spec = spec_from_file_location("worlds_of_distill", _AT)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make_world = _worlds().make_world
 
 Texts = Sequence[str | None]
 MakeCorpus = Callable[..., Corpus]
@@ -45,5 +61,15 @@ def shop() -> Corpus:
         [draw.integers(0, 9, length).tolist() for length in (3, 9, 4, 5, 6, 7, 8, 9)],
         ["red pen", "blue pen", "red red ink", None, "Ink, blue", "glue", "steel nail", "nail", None],
         ["Acme", "acme ", "Bolt", None, "Bolt", "Acme", None, "Cup", None],
-        ["Office, Pens", "Office,Pens", "Office, Ink", "Office", None, "Office, Glue", "Tools,", " Tools , Nails", None],
+        [
+            "Office, Pens",
+            "Office,Pens",
+            "Office, Ink",
+            "Office",
+            None,
+            "Office, Glue",
+            "Tools,",
+            " Tools , Nails",
+            None,
+        ],
     )

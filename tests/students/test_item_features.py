@@ -10,7 +10,9 @@ from ckd.stages.students.item_features import Bags, item_features
 
 
 def bags_of(bags: Bags) -> list[list[int]]:
-    return [part.tolist() for part in (bags.features[a:b] for a, b in zip(bags.offsets, bags.offsets[1:], strict=False))]
+    return [
+        part.tolist() for part in (bags.features[a:b] for a, b in zip(bags.offsets, bags.offsets[1:], strict=False))
+    ]
 
 
 def test_features_come_by_frequency_then_by_text(shop: Any) -> None:
@@ -50,7 +52,9 @@ def test_a_text_without_content_has_no_features(make_corpus: Any, text: str) -> 
     assert bags_of(found["categories"]) == [[0], []]
 
 
-@given(st.lists(st.one_of(st.none(), st.text(max_size=12)), min_size=1, max_size=8), st.integers(1, 3), st.integers(1, 4))
+@given(
+    st.lists(st.one_of(st.none(), st.text(max_size=12)), min_size=1, max_size=8), st.integers(1, 3), st.integers(1, 4)
+)
 def test_of_any_text_come_ascending_distinct_features_that_enough_items_have(
     make_corpus: Any, texts: list[str | None], least: int, most: int
 ) -> None:
