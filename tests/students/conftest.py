@@ -69,7 +69,7 @@ def shop() -> Corpus:
             None,
             "Office, Glue",
             "Tools,",
-            " Tools , Nails",
+            " Tools ,Nails",
             None,
         ],
     )

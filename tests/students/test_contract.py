@@ -153,6 +153,8 @@ KINDS = {
     "esasrec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
     "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
     "bert4rec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
+    "fm": Kind({**_SMALL, "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "deepfm": Kind({**_SMALL, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
 }
 
 
