@@ -54,7 +54,10 @@ def load_student(run: Artifact, corpora: Mapping[str, Corpus], device: torch.dev
     try:
         module = STUDENTS.load(kind)
     except KeyError:
-        raise UserError(f"{run.path} holds a student of kind {kind!r}, which no installed package offers") from None
+        raise UserError(
+            f"{run.path} holds a student of kind {kind!r}, which no installed package offers; "
+            "install it or train another student"
+        ) from None
     try:
         network = module.build(module.Settings.model_validate(config["student"]), side_by_side(own))
         network.load_state_dict(load(run.verified(WEIGHTS).read_bytes()))

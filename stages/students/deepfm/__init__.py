@@ -17,7 +17,7 @@ class Settings(Fields):
 
     kind: Literal["deepfm"] = "deepfm"
     layers: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(64, 32), min_length=1, description="widths of the network's hidden layers"
+        default=(32, 16), min_length=1, description="widths of the network's hidden layers"
     )
     negatives: int = Field(
         default=256,
