@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ckd.stages.students.contract import Domain
 from ckd.stages.students.fixed_matrix import FixedMatrix
@@ -63,19 +62,28 @@ class Fields(nn.Module):
         """Number of fields of an item."""
         return len(self.item)
 
-    def contexts(self, codes: Tensor, domain: Domain) -> Tensor:
-        """Return the fields of every history: int64 [B, L] items of a domain, oldest first -> float [B, L, F, d].
+    def contexts(self, codes: Tensor, ends: Tensor, domain: Domain, known: Tensor) -> Tensor:
+        """Return the fields of histories, float [B, T, F, d]; what stands behind a history's end is not seen.
 
-        Those at index t are of the first t + 1 items: later ones, padding among them, are not seen.
+        Args:
+            codes: int64 [B, L], items of a domain, oldest first.
+            ends: int64 [B, T] or [1, T], index of the last item of each history of a row.
+            domain: of the items.
+            known: of every item, as returned by :meth:`in_history`.
         """
-        known = self._per_item(self.history, domain)[codes]
-        fields = [torch.einsum("ts,bsfd->btfd", _decayed_mean(codes.shape[1], self.decay, known), known)]
+        share = _decayed_mean(ends, codes.shape[1], self.decay, known)
+        fields = [(share @ known[codes].flatten(2)).unflatten(2, known.shape[1:])]
         for back, vectors in enumerate(self.places):
-            place = vectors[codes[:, : max(codes.shape[1] - back, 0)] + domain.first]
-            fields.append(F.pad(place, (0, 0, codes.shape[1] - place.shape[1], 0)).unsqueeze(2))
+            place = (ends - back).expand(len(codes), -1)
+            item = codes.gather(1, place.clamp(min=0)) + domain.first
+            fields.append((vectors[item] * (place >= 0).unsqueeze(2)).unsqueeze(2))
         if self.domain is not None:
-            fields.append(self.domain[domain.index].expand(*codes.shape, 1, -1))
+            fields.append(self.domain[domain.index].expand(len(codes), ends.shape[1], 1, -1))
         return torch.cat(fields, 2)
+
+    def in_history(self, domain: Domain) -> Tensor:
+        """Return the fields of every item of a domain as one of a history's, float [n, F, d]."""
+        return self._per_item(self.history, domain)
 
     def items(self, domain: Domain) -> Tensor:
         """Return the fields of every item of a domain, float [n, F, d]."""
@@ -115,12 +123,11 @@ def _means(bags: Bags, items: slice) -> FixedMatrix:
     return FixedMatrix(np.repeat(np.arange(len(counts)), counts), features, value, (len(counts), bags.size))
 
 
-def _decayed_mean(length: int, decay: float, like: Tensor) -> Tensor:
-    """Return the weight of item s in the mean that ends at item t, float [L, L], zero for later items."""
-    place = torch.arange(length, device=like.device)
-    back = place.unsqueeze(1) - place
+def _decayed_mean(ends: Tensor, length: int, decay: float, like: Tensor) -> Tensor:
+    """Return the weight of item s in the mean that ends at item t: int64 [B, T] -> float [B, T, L], zero behind it."""
+    back = ends.unsqueeze(2) - torch.arange(length, device=ends.device)
     weight = torch.where(back >= 0, torch.tensor(decay, dtype=like.dtype, device=like.device) ** back, 0)
-    return weight / weight.sum(1, keepdim=True)
+    return weight / weight.sum(2, keepdim=True)
 
 
 def _vectors(size: int, hidden: int) -> nn.Parameter:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ckd.stages.batching import TrainingWindows, at, histories, padded
+from ckd.stages.batching import TrainingWindows, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step
 from ckd.stages.students.fields import Fields
@@ -58,23 +58,26 @@ class InteractionStudent(nn.Module, ABC):
         """Offer the scores of every position of the sequences; the normaliser is of one sample for the whole batch."""
         items = self.catalogue(domain)
         codes, real = padded(domain.corpus.sequence, served.start, served.length)
-        fields = self.fields.contexts(codes.to(items.device), domain)[torch.from_numpy(real).to(items.device)]
-        contexts = self.context_vectors(self.dropout(fields))
+        ends = torch.arange(codes.shape[1], device=items.device).unsqueeze(0)
+        fields = self.fields.contexts(codes.to(items.device), ends, domain, self.fields.in_history(domain))
+        contexts = self.context_vectors(self.dropout(fields[torch.from_numpy(real).to(items.device)]))
         place = torch.from_numpy(served.places(domain.corpus)).to(items.device)
         target = torch.from_numpy(served.targets(domain.corpus)).to(items.device)
         sample = uniform_sample(len(items), self.negatives, draw).to(items.device)
         return Step(place, target, SampledScores(self, contexts, items, sample))
 
     def scorer(self, domain: Domain) -> Scorer:
-        """Return a scorer of histories over the whole catalogue; the item vectors are computed once."""
+        """Return a scorer of histories over the whole catalogue; what does not depend on them is computed once."""
         self.eval()
-        items = self.catalogue(domain).detach()
+        with torch.no_grad():
+            items, known = self.catalogue(domain), self.fields.in_history(domain)
 
         @torch.inference_mode()
         def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
             codes, ends = histories(domain.corpus, users, position, self.max_length)
-            fields = at(self.fields.contexts(codes.to(items.device), domain), ends)
-            return self.cross(self.context_vectors(fields), items)
+            ends = ends.unsqueeze(1).to(items.device)
+            fields = self.fields.contexts(codes.to(items.device), ends, domain, known)
+            return self.cross(self.context_vectors(fields.squeeze(1)), items)
 
         return score
 

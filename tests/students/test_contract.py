@@ -151,14 +151,14 @@ class Kind:
 
 
 _SMALL = {"hidden": 16, "max_length": 10, "dropout": 0.0, "learning_rate": 1e-2}
+_ATTENTIVE = {**_SMALL, "blocks": 1, "heads": 2}
+_CALM = {"learning_rate": 5e-3, "weight_decay": 0.0}
 _DROPOUT = {"dropout": 0.3}
 KINDS = {
-    "sasrec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
-    "esasrec": Kind({**_SMALL, "blocks": 1, "heads": 2}, "successors", _DROPOUT),
+    "sasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
+    "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
     "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
-    "bert4rec": Kind(
-        {**_SMALL, "hidden": 32, "blocks": 1, "heads": 2, "mask_share": 0.1}, "successors", _DROPOUT, epochs=45
-    ),
+    "bert4rec": Kind({**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, epochs=30),
     "fm": Kind({**_SMALL, "negatives": 6}, "successors", _DROPOUT, exact=False),
     "deepfm": Kind({**_SMALL, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
     "lightgcn": Kind(

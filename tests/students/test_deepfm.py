@@ -41,7 +41,8 @@ def side_by_side_network(built: Any, contexts: Tensor, items: Tensor) -> Tensor:
 @pytest.mark.parametrize("layers", [(6,), (6, 4), (6, 4, 3)])
 def test_scores_are_the_machines_plus_the_networks(shop: Corpus, layers: tuple[int, ...]) -> None:
     built, domain = network(shop, layers), Domain(0, shop)
-    contexts = built.fields.contexts(torch.tensor([[1, 8, 3], [5, 5, 0]]), domain).flatten(0, 1)
+    codes, ends = torch.tensor([[1, 8, 3], [5, 5, 0]]), torch.arange(3).unsqueeze(0)
+    contexts = built.fields.contexts(codes, ends, domain, built.fields.in_history(domain)).flatten(0, 1)
     fields = built.fields.items(domain)
     own = built.fields.own(fields, domain)
     machine = FM.context_vectors(built, contexts) @ FM.item_vectors(built, fields, own).T

@@ -69,6 +69,13 @@ def features_of_history(built: Any, corpora: tuple[Corpus, ...], history: list[i
     return features
 
 
+def contexts_of(built: Any, codes: Tensor, domain: Domain) -> Tensor:
+    """The fields of the history that ends at each item."""
+    ends = torch.arange(codes.shape[1]).unsqueeze(0)
+    fields: Tensor = built.fields.contexts(codes, ends, domain, built.fields.in_history(domain))
+    return fields
+
+
 def brute_force(context: list[Feature], item: list[Feature]) -> Tensor:
     """The linear terms and all pairs of features, but those within the context."""
     inside = set(map(id, context))
@@ -130,18 +137,18 @@ def test_a_step_scores_each_position_by_the_items_before_it_alone(shop: Corpus, 
 def test_a_later_item_changes_no_earlier_position_and_every_later_one(shop: Corpus) -> None:
     built, domain = network(shop), Domain(0, shop)
     codes = torch.randint(9, (3, 6), generator=torch.Generator().manual_seed(0))
-    before = built.fields.contexts(codes, domain)
+    before = contexts_of(built, codes, domain)
     for place in range(6):
         changed = codes.clone()
         changed[:, place] = (changed[:, place] + 1) % 9
-        after = built.fields.contexts(changed, domain)
+        after = contexts_of(built, changed, domain)
         torch.testing.assert_close(after[:, :place], before[:, :place])
         assert (after[:, place:] - before[:, place:]).abs().amax((2, 3)).min() > 1e-6
 
 
 def test_a_history_shorter_than_its_places_leaves_them_empty(shop: Corpus) -> None:
-    fields = network(shop, places=3).fields
-    contexts = fields.contexts(torch.tensor([[4, 7]]), Domain(0, shop))
+    built = network(shop, places=3)
+    fields, contexts = built.fields, contexts_of(built, torch.tensor([[4, 7]]), Domain(0, shop))
     history = fields.of_context - 3
     assert torch.equal(contexts[0, 0, history], fields.places[0][4])
     assert not contexts[0, 0, history + 1 :].any()
@@ -150,9 +157,10 @@ def test_a_history_shorter_than_its_places_leaves_them_empty(shop: Corpus) -> No
 
 
 def test_a_long_history_keeps_its_decayed_mean_finite(shop: Corpus) -> None:
-    fields = network(shop, decay=0.01, places=1).float().fields
+    built = network(shop, decay=0.01, places=1).float()
+    fields = built.fields
     codes = torch.randint(9, (1, 500))
-    contexts = fields.contexts(codes, Domain(0, shop))
+    contexts = contexts_of(built, codes, Domain(0, shop))
     assert torch.isfinite(contexts).all()
     torch.testing.assert_close(contexts[0, 1:, 0], fields.history["id"][codes[0, 1:]], atol=0.1, rtol=0.1)
 
