@@ -47,6 +47,14 @@ class FixedMatrix(nn.Module):
         """int64 [rows]."""
         return torch.diff(self._compressed("rows")[0])
 
+    def entries(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where some rows have entries: int64 [n] -> index into ``rows`` and column, int64 [E] each."""
+        starts, places, _ = self._compressed("rows")
+        count = starts[rows + 1] - starts[rows]
+        index = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), count)
+        within = torch.arange(len(index), device=rows.device) - (count.cumsum(0) - count)[index]
+        return index, places[starts[rows][index] + within]
+
     def forward(self, vectors: Tensor) -> Tensor:
         """Return the product: float [columns, d] -> [rows, d]."""
         return _Product.apply(vectors, self._compressed("rows"), self._compressed("columns"), self.shape)

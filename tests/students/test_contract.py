@@ -162,7 +162,7 @@ KINDS = {
     "fm": Kind({**_SMALL, "negatives": 6}, "successors", _DROPOUT, exact=False),
     "deepfm": Kind({**_SMALL, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
     "lightgcn": Kind(
-        {"hidden": 16, "learning_rate": 1e-2},
+        {"hidden": 16, "learning_rate": 1e-2, "repeats": True},
         "blocks",
         as_served=False,
         windowed=False,

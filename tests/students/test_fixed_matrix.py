@@ -24,6 +24,8 @@ def test_products_and_gradients_are_those_of_the_dense_matrix(share: float) -> N
     dense[row, column] = torch.from_numpy(value).float()
     matrix = FixedMatrix(row, column, value, (6, 5))
     assert torch.equal(matrix.entries_per_row, (dense != 0).sum(1))
+    rows = torch.tensor([4, 0, 4, 5])
+    assert torch.equal(torch.stack(matrix.entries(rows)), (dense[rows] != 0).nonzero().T)
     for product, as_dense in ((matrix, dense), (matrix.transposed, dense.T)):
         vectors = torch.randn(as_dense.shape[1], 3, requires_grad=True)
         out, wanted = product(vectors), as_dense @ vectors

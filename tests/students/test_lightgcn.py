@@ -140,6 +140,22 @@ def test_the_validation_item_is_an_edge_of_neither_split(corpus: Corpus, make_co
     assert all(torch.equal(one, scores[0]) for one in scores[1:])
 
 
+@pytest.mark.parametrize("users", [[0, 1, 2, 3], [3, 1, 3]])
+def test_training_items_come_behind_all_others_unless_repeats_are_allowed(corpus: Corpus, users: list[int]) -> None:
+    position = (corpus.lengths[users] - 1).astype(np.int32)
+    free, bound = (
+        network(corpus, repeats=repeats).scorer(Domain(0, corpus))(np.array(users, np.int32), position)
+        for repeats in (True, False)
+    )
+    for row, user in enumerate(users):
+        own = [item for edge, item in EDGES if edge == user]
+        other = [item for item in range(7) if item not in own]
+        assert torch.equal(bound[row, other], free[row, other])
+        assert bound[row, own].max() < bound[row, other].min()
+        assert torch.equal(bound[row, own].argsort(), free[row, own].argsort())
+    assert torch.isfinite(bound).all()
+
+
 def test_a_history_that_ends_within_the_graph_is_refused(corpus: Corpus) -> None:
     score = network(corpus).scorer(Domain(0, corpus))
     with pytest.raises(ValueError, match="the later ones are edges"):

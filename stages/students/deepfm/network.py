@@ -18,7 +18,7 @@ from ckd.stages.students.contract import Domain
 from ckd.stages.students.deepfm import Settings
 from ckd.stages.students.fm.network import FM
 
-PAIRS_PER_BLOCK = 2**18
+PAIRS_PER_BLOCK = 2**16
 
 
 class DeepFM(FM):

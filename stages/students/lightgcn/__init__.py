@@ -20,6 +20,8 @@ class Settings(StudentSettings):
         default="per_domain",
         description="one network for each domain: the graphs of two domains share neither users nor items",
     )
+    learning_rate: float = Field(default=5e-3, gt=0, description="of AdamW")
+    weight_decay: float = Field(default=0.1, ge=0, description="of AdamW, decoupled")
     hidden: int = Field(default=64, ge=1, description="width of user and item vectors")
     layers: int = Field(default=3, ge=0, description="steps of propagation over the graph; 0 is matrix factorisation")
     recency: float = Field(
@@ -27,6 +29,11 @@ class Settings(StudentSettings):
         gt=0,
         le=1,
         description="weight of a position against the one after it, of the same user; 1 counts all alike",
+    )
+
+    repeats: bool = Field(
+        default=False,
+        description="whether a user's training items may come first again; if not, they come behind all others",
     )
 
     @field_validator("scope", mode="before")

@@ -20,9 +20,11 @@ over the same cells, as those of ``in_batch``, at temperature 1; ``top_k`` has c
 first item of a sequence is no position's target but an edge as all others: it counts recency^n, of the truth alone.
 
 **Serving.** A user's scores are those of the user's vector, for the validation and the test target alike: the
-validation item is an edge of neither. A history that is not a user's of the graph has no vector. One that is folded
-in, from the propagated vectors of its items, would lack the user's own start vector and what the user would have
-changed in the items, so none is offered.
+validation item is an edge of neither. Training lifts a user's edges above all other items, and nothing in the network
+can learn that they are not bought again. So they are put behind all others, as the paper's evaluation leaves them out;
+the setting ``repeats`` lets them stay where they are. A history that is not a user's of the graph has no vector. One
+that is folded in, from the propagated vectors of its items, would lack the user's own start vector and what the user
+would have changed in the items, so none is offered.
 """
 
 import numpy as np
@@ -52,7 +54,7 @@ class LightGCN(nn.Module):
     def __init__(self, settings: Settings, corpus: Corpus) -> None:
         super().__init__()
         self.max_length = max(1, int(corpus.lengths.max()) - HELD_OUT - 1)
-        self.layers, self.recency = settings.layers, settings.recency
+        self.layers, self.recency, self.repeats = settings.layers, settings.recency, settings.repeats
         self.users = nn.Parameter(torch.randn(corpus.n_users, settings.hidden) * _INIT_STD)
         self.items = nn.Parameter(torch.randn(corpus.n_items, settings.hidden) * _INIT_STD)
         user, item = training_edges(corpus)
@@ -106,10 +108,18 @@ class LightGCN(nn.Module):
         def score(user: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
             if (position < trained[user]).any():
                 raise ValueError("a history within a user's training items: the later ones are edges of the graph")
-            scores: Tensor = users[torch.from_numpy(user).to(users.device).long()] @ items.T
-            return scores
+            rows = torch.from_numpy(user).to(users.device).long()
+            scores: Tensor = users[rows] @ items.T
+            return scores if self.repeats else self._without_repeats(scores, rows)
 
         return score
+
+    def _without_repeats(self, scores: Tensor, users: Tensor) -> Tensor:
+        """Put each user's edges behind all other items, in their own order."""
+        user, item = self.graph.entries(users)
+        span = scores.amax(1) - scores.amin(1) + 1
+        scores[user, item] -= span[user]
+        return scores
 
 
 def training_edges(corpus: Corpus) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
