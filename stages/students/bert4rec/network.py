@@ -48,6 +48,7 @@ class BERT4Rec(HistoryStudent):
         self.blocks = nn.ModuleList(Block(d, settings.heads, settings.dropout) for _ in range(settings.blocks))
         self.head = nn.Linear(d, d)
         self.apply(initialise)
+        self.apply(_widen_layers)
 
     def encode(self, items: Tensor, ends: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Return what the network makes of every place and of the ``[MASK]`` behind each history.
@@ -97,6 +98,13 @@ class BERT4Rec(HistoryStudent):
             FullScores(at(states, ends + 1) @ items.T),
             own=F.cross_entropy(states[:, :-1][chosen] @ items.T, codes[chosen], reduction="none"),
         )
+
+
+def _widen_layers(module: nn.Module) -> None:
+    # What [MASK] says comes through attention alone, with no residual of an item: at this width, BERT's small weights
+    # let so little through that training stays at the items' popularity for many epochs.
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
 
 
 def drawn_ends(length: Int64s, most: int, draw: np.random.Generator) -> tuple[Int64s, Int64s]:

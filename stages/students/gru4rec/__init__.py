@@ -16,6 +16,7 @@ class Settings(StudentSettings):
     """A GRU4Rec; trained with full softmax cross-entropy instead of the papers' sampled ranking losses."""
 
     kind: Literal["gru4rec"] = "gru4rec"
+    learning_rate: float = Field(default=2e-3, gt=0, description="of AdamW")
     hidden: int = Field(default=64, ge=1, description="width of item vectors and of the recurrent state")
     layers: int = Field(default=1, ge=1, description="recurrent layers")
     dropout: float = Field(default=0.3, ge=0, lt=1, description="of embeddings and of what each layer puts out")
