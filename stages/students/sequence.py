@@ -11,6 +11,7 @@ from ckd.stages.batching import TrainingWindows, at, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step
 from ckd.stages.students.scores import FullScores
+from ckd.stages.students.serving import DotProductServing
 
 
 class SequenceStudent(nn.Module, ABC):
@@ -58,3 +59,22 @@ class SequenceStudent(nn.Module, ABC):
     def query(self, items: Tensor, ends: Tensor) -> Tensor:
         """Return the vector of each history: int64 [B, L] as in ``encode``, int64 [B] index of its last item -> [B, d]."""
         return at(self.encode(items), ends)
+
+    def serving(self, domain: Domain) -> DotProductServing:
+        """Return the student as it is served in a domain."""
+        self.eval()
+        return _SequenceServing(self, domain)
+
+
+class _SequenceServing(DotProductServing):
+    def __init__(self, student: SequenceStudent, domain: Domain) -> None:
+        super().__init__()
+        self.eval()
+        self.student = student
+        self._first, self._items = domain.first, domain.items
+
+    def query(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return self.student.query(items + self._first, lengths - 1)
+
+    def item_vectors(self) -> Tensor:
+        return self.student.item_vectors()[self._items]
