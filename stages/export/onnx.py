@@ -68,7 +68,7 @@ def write_onnx(found: Exported, folder: Path, top_k: int | None) -> float:
         "scores": ["float32", "batch", n_items],
         "best_items": ["int64", "batch", k],
         "best_scores": ["float32", "batch", k],
-        "query": ["float32", "batch", "width"],
+        "query": ["float32", "batch", 0 if found.vectors is None else found.vectors.item_vectors().shape[1]],
     }
     write_config(
         folder,
