@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ckd.stages.identifiers import as_ids, plain, same_type
+from ckd.stages.identifiers import as_ids, blank_to_null, plain, same_type
 from ckd.stages.tables import read_file
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -143,6 +143,7 @@ def _known(
 
 def _times(column: pa.ChunkedArray, path: Path) -> npt.NDArray[np.generic]:
     values = plain(column)
+    values = blank_to_null(values) if pa.types.is_large_string(values.type) else values
     _refuse_missing(values, path, "timestamp")
     if pa.types.is_temporal(values.type):
         return values.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()

@@ -86,8 +86,8 @@ def weights_example(found: Exported) -> str:
     """Return the README of weights."""
     return _page(
         found,
-        "`model.safetensors`: the weights. `items.parquet`: the items. `config.json`: settings and test metrics of the "
-        "run, and what the files' digests are.",
+        f"`model.safetensors`: the weights. {_items(found)}: the items. `config.json`: settings and test metrics of "
+        "the run, and the files' digests.",
         [_histories(found)],
         _WEIGHTS.format(length=_length(found), domain=_domain(found)),
     )
@@ -98,8 +98,8 @@ def index_example(found: Exported) -> str:
     return _page(
         found,
         "`index.faiss`: the items' vectors, numbered by code; the score is the inner product. `model.safetensors`: the "
-        "student, which makes the queries. `items.parquet`: the items. `config.json`: settings and test metrics of the "
-        "run, and the measured recall of the index.",
+        f"student, which makes the queries. {_items(found)}: the items. `config.json`: settings and test metrics of "
+        "the run, and the measured recall of the index.",
         [_histories(found)],
         _INDEX.format(length=_length(found), domain=_domain(found)),
     )
@@ -114,6 +114,10 @@ def _histories(found: Exported) -> str:
 
 def _length(found: Exported) -> int:
     return min(_SHOWN, found.student.max_length, found.domain.corpus.n_items)
+
+
+def _items(found: Exported) -> str:
+    return "`items.parquet`" if len(domains_of(found.run)) == 1 else "`items-<domain>.parquet`"
 
 
 def _domain(found: Exported) -> str:

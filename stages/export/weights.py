@@ -1,13 +1,12 @@
 """A student as weights, settings and items in one folder, and how it is loaded again without a store."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ckd.stages.export.examples import weights_example
 from ckd.stages.export.folder import CONFIG, ITEMS, LAYOUT, README, read_mark, write_config
@@ -38,16 +37,22 @@ def write_weights(found: Exported, corpora: Mapping[str, Corpus], folder: Path) 
 def add_student(found: Exported, corpora: Mapping[str, Corpus], folder: Path) -> None:
     """Write what :func:`load_export` reads, but for the configuration."""
     (folder / WEIGHTS).write_bytes(found.run.verified(WEIGHTS).read_bytes())
-    tables = [
-        corpus.items.add_column(0, "domain", pa.array([name] * corpus.n_items)) for name, corpus in corpora.items()
-    ]
-    write_table(pa.concat_tables(tables, promote_options="permissive"), folder / ITEMS)
+    for name, corpus in corpora.items():
+        write_table(corpus.items, folder / items_file(name, corpora))
+
+
+def items_file(domain: str, domains: Collection[str]) -> str:
+    """Return the file of a domain's items; each has its own, for their identifiers may be of different types."""
+    return ITEMS if len(domains) == 1 else f"items-{domain}.parquet"
 
 
 def weights_config(form: str, found: Exported, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
     """Return what :func:`load_export` needs to know, beside what every export says."""
     keys = corpora_of(found.run)
-    domains = [{"domain": name, "corpus": keys[name], "n_items": corpus.n_items} for name, corpus in corpora.items()]
+    domains = [
+        {"domain": name, "corpus": keys[name], "n_items": corpus.n_items, "items": items_file(name, corpora)}
+        for name, corpus in corpora.items()
+    ]
     return {"format": form, **described(found), "domains": domains}
 
 
@@ -72,8 +77,10 @@ def load_export(folder: str | Path, domain: str | None = None) -> tuple[Serving,
     chosen = config["domain"] if domain is None else domain
     if chosen not in names:
         raise UserError(f"{folder} has no domain {chosen!r}; it has {', '.join(names)}")
-    table = read_table(_verified(folder, ITEMS, config))
-    corpora = {name: _catalogue(table, name, entry) for name, entry in zip(names, config["domains"], strict=True)}
+    corpora = {
+        entry["domain"]: _catalogue(_verified(folder, entry["items"], config), entry["corpus"])
+        for entry in config["domains"]
+    }
     student = rebuild(config["settings"], _verified(folder, WEIGHTS, config), corpora)
     if not isinstance(student, ScoresHistories):
         raise UserError(f"{folder}: students of kind {config['settings']['kind']!r} score no histories here")
@@ -101,7 +108,6 @@ def _verified(folder: Path, name: str, config: Mapping[str, Any]) -> Path:
     return path
 
 
-def _catalogue(table: pa.Table, domain: str, entry: Mapping[str, Any]) -> Corpus:
-    items = table.filter(pc.equal(table["domain"], domain)).drop_columns("domain")
-    nobody = pa.array([], pa.string())
-    return Corpus(entry["corpus"], items, nobody, np.zeros(1, np.int64), np.empty(0, np.int32))
+def _catalogue(items: Path, key: str) -> Corpus:
+    """Return the items of a domain, with no users."""
+    return Corpus(key, read_table(items), pa.array([], pa.string()), np.zeros(1, np.int64), np.empty(0, np.int32))

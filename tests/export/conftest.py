@@ -52,7 +52,9 @@ class Trained:
 
 def _sequences(seed: int, users: int, n_items: int, longest: int) -> list[list[int]]:
     draw = np.random.default_rng(seed)
-    return [draw.integers(0, n_items, length).tolist() for length in [3, longest, *draw.integers(3, longest, users - 2)]]
+    return [
+        draw.integers(0, n_items, length).tolist() for length in [3, longest, *draw.integers(3, longest, users - 2)]
+    ]
 
 
 def _commit(store: Store, name: str, sequences: Sequence[Sequence[int]], ids: pa.Array, users: pa.Array) -> Corpus:

@@ -181,7 +181,9 @@ def test_a_rounding_error_is_told_from_another_answer(models):
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_one_line_with_the_mend(missing):
-    code = f"import sys; sys.modules[{missing!r}] = None; from ckd.stages.export.onnx import require_onnx; require_onnx()"
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; from ckd.stages.export.onnx import require_onnx; require_onnx()"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     said = f"UserError: ONNX needs {missing}, not installed here; run `pip install 'ckd[export]'`"
     assert done.stderr.splitlines()[-1].endswith(said)
