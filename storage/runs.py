@@ -27,6 +27,12 @@ def write_config(draft: Draft, config: Mapping[str, Any]) -> None:
     draft.add(CONFIG, lambda path: write_text_durably(path, text))
 
 
+def read_config(run: Artifact) -> dict[str, Any]:
+    """Return what the student was built with: ``student``, its settings, and ``domains``, in its order."""
+    config: dict[str, Any] = json.loads(run.verified(CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
 def write_metrics(draft: Draft, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """Write metrics, ``{domain: {split: {name: value}}}``, in long form."""
     rows = [
@@ -78,16 +84,6 @@ def called(run: Artifact) -> str:
     """Return how a run is told from others: its short key and what it is."""
     kind = "distilled" if run.inputs["distilled"] else "plain"
     return f"{run.path.name} ({run.inputs['student']}, {' + '.join(domains_of(run))}, {kind})"
-
-
-def read_config(run: Artifact) -> dict[str, Any]:
-    """Return what is needed to build the student again.
-
-    Raises:
-        DamagedArtifact: the file's bytes differ from what was written.
-    """
-    config: dict[str, Any] = json.loads(run.verified(CONFIG).read_text(encoding="utf-8"))
-    return config
 
 
 def read_metrics(run: Artifact, domain: str) -> dict[str, dict[str, float]]:

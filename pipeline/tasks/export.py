@@ -7,7 +7,7 @@ from ckd.pipeline.stored import Place, choose_run, corpora_in
 from ckd.stages.export.folder import folder_aside, refuse_existing
 from ckd.stages.export.student import exported
 from ckd.stages.students.contract import side_by_side
-from ckd.stages.students.saved import read_student
+from ckd.stages.students.trained import load_student
 from ckd.storage.errors import UserError
 from ckd.storage.runs import domains_of
 
@@ -57,7 +57,7 @@ def export(
     refuse_existing(folder, force)
     corpora = corpora_in(place.store, run)
     domains = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
-    found = exported(run, read_student(run, corpora), served, domains[served])
+    found = exported(run, load_student(run, corpora), served, domains[served])
     with folder_aside(folder, force) as aside:
         if form == "onnx":
             from ckd.stages.export.onnx import write_onnx

@@ -16,7 +16,7 @@ from ckd.stages.export.audience import everybody, read_audience
 from ckd.stages.export.recommend import best_lists, list_schema
 from ckd.stages.export.student import kind_of
 from ckd.stages.students.contract import ScoresHistories, side_by_side
-from ckd.stages.students.saved import read_student
+from ckd.stages.students.trained import load_student
 from ckd.storage.errors import UserError
 from ckd.storage.files import write_durably
 from ckd.storage.parquet import write_batches
@@ -64,7 +64,7 @@ def recommend(
     audience = everybody(corpus) if users is None else read_audience(users, corpus, served, skip_unknown)
     for note in audience.notes:
         errors.print(note)
-    student = read_student(chosen.run, corpora, chosen_device(place.device))
+    student = load_student(chosen.run, corpora, chosen_device(place.device))
     if not audience.known and not isinstance(student, ScoresHistories):
         raise UserError(
             f"{kind_of(chosen.run)} scores the users it was trained with, not histories; give a file with user_id only"

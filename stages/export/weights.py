@@ -12,8 +12,8 @@ from ckd.stages.export.examples import weights_example
 from ckd.stages.export.folder import CONFIG, ITEMS, LAYOUT, README, read_mark, write_config
 from ckd.stages.export.student import Exported, described
 from ckd.stages.students.contract import ScoresHistories, side_by_side
-from ckd.stages.students.saved import rebuild
 from ckd.stages.students.serving import Serving
+from ckd.stages.students.trained import rebuild
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.files import sha256_file
@@ -81,7 +81,7 @@ def load_export(folder: str | Path, domain: str | None = None) -> tuple[Serving,
         entry["domain"]: _catalogue(_verified(folder, entry["items"], config), entry["corpus"])
         for entry in config["domains"]
     }
-    student = rebuild(config["settings"], _verified(folder, WEIGHTS, config), corpora)
+    student = rebuild(config["settings"], _verified(folder, WEIGHTS, config), list(corpora.values()))
     if not isinstance(student, ScoresHistories):
         raise UserError(f"{folder}: students of kind {config['settings']['kind']!r} score no histories here")
     place = names.index(chosen)

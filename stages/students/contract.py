@@ -1,7 +1,7 @@
 """What `ckd distill` asks of a student.
 
 A student is a ``torch.nn.Module`` over the items of one or several domains. Its trainer serves it users' sequences and
-hears, for some positions of them, what the student makes of the items; how histories become scores is the student's own.
+hears, for some positions of them, what the student makes of the items. How histories become scores is its own.
 """
 
 from collections.abc import Sequence
@@ -125,7 +125,7 @@ class ScoresHistories(Protocol):
     """
 
     def serving(self, domain: Domain) -> Serving:
-        """Return the student as it is served in a domain, on its own weights: they are shared, not copied.
+        """Return the student as it is now and is served in a domain.
 
         The network must be one that is built from the items of its domains alone (``domain.corpus.items``): where an
         export is loaded, there are no users.

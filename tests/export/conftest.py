@@ -19,7 +19,7 @@ from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.export.student import Exported, exported
 from ckd.stages.students.contract import Student, side_by_side
 from ckd.stages.students.sasrec import Settings
-from ckd.stages.students.saved import read_student
+from ckd.stages.students.trained import load_student
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.corpus import Corpus, read_corpus, write_corpus
 from ckd.storage.keys import Address
@@ -38,7 +38,7 @@ class Trained:
     corpora: dict[str, Corpus]
 
     def student(self, run: Artifact) -> Student:
-        return read_student(run, self.of(run))
+        return load_student(run, self.of(run))
 
     def of(self, run: Artifact) -> dict[str, Corpus]:
         names = [domain["domain"] for domain in run.inputs["domains"]]
@@ -60,7 +60,8 @@ def _sequences(seed: int, users: int, n_items: int, longest: int) -> list[list[i
 def _commit(store: Store, name: str, sequences: Sequence[Sequence[int]], ids: pa.Array, users: pa.Array) -> Corpus:
     items = {"item": pa.array(np.arange(len(ids), dtype=np.int32)), "item_id": ids}
     items |= {"title": pa.array([None, *(f"{name}, title {code}" for code in range(1, len(ids)))], pa.string())}
-    items |= {field: pa.nulls(len(ids), pa.string()) for field in ("brand", "categories", "description")}
+    items |= {"brand": [f"brand {code % 3}" for code in range(len(ids))]}
+    items |= {field: pa.nulls(len(ids), pa.string()) for field in ("categories", "description")}
     items |= {"popularity": pa.array(np.zeros(len(ids), np.int32))}
     lists = pa.array(sequences, pa.list_(pa.int32()))
     times = pa.array([list(range(len(sequence))) for sequence in sequences], pa.list_(pa.int64()))

@@ -87,7 +87,7 @@ def test_settings_that_are_not_those_of_the_weights_are_one_line(folders, tmp_pa
     config = json.loads((tmp_path / "other" / "config.json").read_text())
     config["settings"]["hidden"] = 16
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="not the weights of a sasrec as this ckd builds it") as refused:
+    with pytest.raises(UserError, match="holds a sasrec that this version does not build") as refused:
         load_export(tmp_path / "other")
     assert "\n" not in str(refused.value)
 
@@ -97,5 +97,5 @@ def test_a_kind_that_is_not_installed_is_one_line(folders, tmp_path):
     config = json.loads((tmp_path / "foreign" / "config.json").read_text())
     config["settings"]["kind"] = "theirs"
     (tmp_path / "foreign" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="no package here offers students of kind 'theirs'"):
+    with pytest.raises(UserError, match="holds a student of kind 'theirs', which no installed package offers"):
         load_export(tmp_path / "foreign")
