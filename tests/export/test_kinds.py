@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 import torch
 
+from ckd.stages.export.audience import everybody
 from ckd.stages.export.faiss import build
 from ckd.stages.export.onnx import MODEL, write_onnx
+from ckd.stages.export.recommend import best_lists
 from ckd.stages.students import STUDENTS
-from ckd.stages.students.contract import ScoresHistories, side_by_side
+from ckd.stages.students.contract import Domain, ScoresHistories, side_by_side
 from ckd.storage.errors import UserError
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -83,3 +86,11 @@ def test_one_of_users_cannot_be_exported(trained, kind):
     assert not isinstance(student, ScoresHistories)
     with pytest.raises(UserError, match="scores the users it was trained with, not histories"):
         trained.exported(trained.alone, "a", student)
+
+
+@pytest.mark.parametrize("kind", sorted(OF_USERS))
+def test_one_of_users_recommends_to_those_it_has(trained, kind):
+    student, corpus = student_of(trained, kind, trained.alone), trained.corpora["a"]
+    rows = pa.Table.from_batches(list(best_lists(student.scorer(Domain(0, corpus)), everybody(corpus), 3, False)))
+    assert rows["user_id"].to_pylist() == [user for user in corpus.user_ids.to_pylist() for _ in range(3)]
+    assert len(set(rows["score"].to_pylist())) > 40
