@@ -73,6 +73,19 @@ def domains_of(run: Artifact) -> list[str]:
     return list(run.inputs["domains"])
 
 
+def corpora_of(run: Artifact) -> dict[str, str]:
+    """Return the key of each domain's corpus, in the student's order of domains."""
+    if "domain" in run.inputs:  # format 1
+        return {run.inputs["domain"]: run.inputs["corpus"]}
+    return {domain["domain"]: domain["corpus"] for domain in run.inputs["domains"]}
+
+
+def called(run: Artifact) -> str:
+    """Return how a run is told from others: its short key and what it is."""
+    kind = "distilled" if run.inputs["distilled"] else "plain"
+    return f"{run.path.name} ({run.inputs['student']}, {' + '.join(domains_of(run))}, {kind})"
+
+
 def read_metrics(run: Artifact, domain: str) -> dict[str, dict[str, float]]:
     """Return ``{split: {name: value}}`` of one domain."""
     metrics: dict[str, dict[str, float]] = {}

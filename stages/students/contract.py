@@ -6,13 +6,14 @@ hears, for some positions of them, what the student makes of the items. How hist
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows
 from ckd.stages.evaluate.ranking import Scorer
+from ckd.stages.students.serving import Serving
 from ckd.storage.corpus import Corpus
 
 
@@ -118,3 +119,19 @@ class Student(Protocol):
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of the student as it is now, in evaluation mode and without gradients."""
+
+
+@runtime_checkable
+class ScoresHistories(Protocol):
+    """What a student offers beside, if its scores depend on the history alone and not on who the user is.
+
+    Such a student serves users that it was not trained with, and can be exported. That its serving scores as its
+    ``scorer`` does is checked at every export.
+    """
+
+    def serving(self, domain: Domain) -> Serving:
+        """Return the student as it is now and is served in a domain.
+
+        The network must be one that is built from the items of its domains alone (``domain.corpus.items``): where an
+        export is loaded, there are no users.
+        """

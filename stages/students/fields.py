@@ -77,11 +77,11 @@ class Fields(nn.Module):
         share = _decayed_mean(ends, codes.shape[1], self.decay, known)
         fields = [(share @ known[codes].flatten(2)).unflatten(2, known.shape[1:])]
         for back, vectors in enumerate(self.places):
-            place = (ends - back).expand(len(codes), -1)
+            place = (ends - back).expand(codes.shape[0], -1)
             item = codes.gather(1, place.clamp(min=0)) + domain.first
             fields.append((vectors[item] * (place >= 0).unsqueeze(2)).unsqueeze(2))
         if self.domain is not None:
-            fields.append(self.domain[domain.index].expand(len(codes), ends.shape[1], 1, -1))
+            fields.append(self.domain[domain.index].expand(codes.shape[0], ends.shape[1], 1, -1))
         return torch.cat(fields, 2)
 
     def in_history(self, domain: Domain) -> Tensor:

@@ -15,6 +15,7 @@ from ckd.stages.students.contract import Domain, Step
 from ckd.stages.students.fields import Fields
 from ckd.stages.students.item_features import item_features
 from ckd.stages.students.sampled import SampledScores, uniform_sample
+from ckd.stages.students.serving import DotProductServing, Serving
 
 if TYPE_CHECKING:
     from ckd.stages.students.fm import Fields as FieldSettings
@@ -90,3 +91,39 @@ class InteractionStudent(nn.Module, ABC):
         """Return the vectors of a domain's items, float [n, v]."""
         fields = self.fields.items(domain)
         return self.item_vectors(fields, self.fields.own(fields, domain))
+
+    def serving(self, domain: Domain) -> Serving:
+        """Return the student as it is now and is served in a domain."""
+        self.eval()
+        return InteractionServing(self, domain)
+
+
+class InteractionServing(Serving):
+    """What does not depend on the history is computed once."""
+
+    def __init__(self, student: InteractionStudent, domain: Domain) -> None:
+        super().__init__()
+        self.eval()
+        self.student, self._domain = student, domain
+        with torch.no_grad():
+            # Made of sparse products, which no exported model has.
+            self.register_buffer("items", student.catalogue(domain))
+            self.register_buffer("known", student.fields.in_history(domain))
+
+    def query(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return the vector of each history, float [B, c]."""
+        known = self.get_buffer("known")
+        fields = self.student.fields.contexts(items, (lengths - 1).unsqueeze(1), self._domain, known)
+        return self.student.context_vectors(fields.squeeze(1))
+
+    def item_vectors(self) -> Tensor:
+        """Return the vector of each item of the domain, float [n, v]."""
+        return self.get_buffer("items")
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return the scores of their interactions, float [B, n]."""
+        return self.student.cross(self.query(items, lengths), self.item_vectors())
+
+
+class DotProductInteraction(InteractionServing, DotProductServing):
+    """The same where ``cross`` is a matrix product."""

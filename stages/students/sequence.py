@@ -11,6 +11,7 @@ from ckd.stages.batching import TrainingWindows, at, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step
 from ckd.stages.students.scores import FullScores
+from ckd.stages.students.serving import DotProductServing
 
 
 class HistoryStudent(nn.Module, ABC):
@@ -53,6 +54,11 @@ class HistoryStudent(nn.Module, ABC):
 
         return score
 
+    def serving(self, domain: Domain) -> DotProductServing:
+        """Return the student as it is served in a domain."""
+        self.eval()
+        return _HistoryServing(self, domain)
+
 
 class SequenceStudent(HistoryStudent):
     """A student that reads a sequence once and scores every position of it."""
@@ -76,3 +82,17 @@ class SequenceStudent(HistoryStudent):
     def query(self, items: Tensor, ends: Tensor) -> Tensor:
         """Return the vector of each history, float [B, d]: what ``encode`` gives at its last item."""
         return at(self.encode(items), ends)
+
+
+class _HistoryServing(DotProductServing):
+    def __init__(self, student: HistoryStudent, domain: Domain) -> None:
+        super().__init__()
+        self.eval()
+        self.student = student
+        self._first, self._items = domain.first, domain.items
+
+    def query(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return self.student.query(items + self._first, lengths - 1)
+
+    def item_vectors(self) -> Tensor:
+        return self.student.item_vectors()[self._items]

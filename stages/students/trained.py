@@ -1,6 +1,6 @@
 """A trained student in a run artifact: ``model.safetensors``, and ``config.json`` with all that builds it again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,24 +50,33 @@ def load_student(run: Artifact, corpora: Mapping[str, Corpus], device: torch.dev
     if "domains" not in config:
         raise UserError(f"{run.path} was written by an earlier version; run `ckd distill` to train the student again")
     own = [_own_corpus(run, domain, corpora) for domain in config["domains"]]
-    kind = config["student"]["kind"]
+    network = rebuild(config["student"], run.verified(WEIGHTS), own)
+    return network.to(device or torch.device("cpu"))
+
+
+def rebuild(settings: Mapping[str, Any], weights: Path, corpora: Sequence[Corpus]) -> Any:
+    """Return the student of some settings over some domains with the weights of a file, in evaluation mode.
+
+    Raises:
+        UserError: nobody offers its kind any more, or this version builds it in another way.
+    """
+    kind, folder = settings["kind"], weights.parent
     try:
         module = STUDENTS.load(kind)
     except KeyError:
         raise UserError(
-            f"{run.path} holds a student of kind {kind!r}, which no installed package offers; "
+            f"{folder} holds a student of kind {kind!r}, which no installed package offers; "
             "install it or train another student"
         ) from None
     try:
-        network = module.build(module.Settings.model_validate(config["student"]), side_by_side(own))
-        network.load_state_dict(load(run.verified(WEIGHTS).read_bytes()))
+        network = module.build(module.Settings.model_validate(settings), side_by_side(corpora))
+        network.load_state_dict(load(weights.read_bytes()))
     except (ValidationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"{run.path} holds a {kind} that this version does not build ({reason}); "
-            "train it again or install the version of its manifest"
+            f"{folder} holds a {kind} that this version does not build ({reason}); "
+            "train it again or install the version that wrote it"
         ) from error
-    network = network.to(device or torch.device("cpu"))
     network.eval()
     return network
 

@@ -17,8 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from ckd.stages.students.contract import Domain
 from ckd.stages.students.deepfm import Settings
 from ckd.stages.students.fm.network import FM
+from ckd.stages.students.interaction import InteractionServing
+from ckd.stages.students.serving import Serving
 
 PAIRS_PER_BLOCK = 2**16
+ITEMS_PER_BLOCK = 2**14
+"""Of the catalogue that is served: an exported model has blocks of one size, whatever the batch."""
 
 
 class DeepFM(FM):
@@ -65,3 +69,23 @@ class DeepFM(FM):
 
     def _from_first_layer(self, contexts: Tensor, items: Tensor) -> Tensor:
         return self.behind(contexts.unsqueeze(1) + items).squeeze(2)
+
+    def serving(self, domain: Domain) -> Serving:
+        """Return the student as it is now and is served in a domain."""
+        self.eval()
+        return _DeepServing(self, domain)
+
+    def served(self, contexts: Tensor, items: Tensor) -> Tensor:
+        """Return what ``cross`` returns, in blocks that do not depend on the batch."""
+        machine, deep = contexts[:, : self._machine], contexts[:, self._machine :]
+        blocks = items[:, self._machine :].unsqueeze(0).split(ITEMS_PER_BLOCK, dim=1)
+        return super().cross(machine, items[:, : self._machine]) + torch.cat(
+            [self._from_first_layer(deep, block) for block in blocks], 1
+        )
+
+
+class _DeepServing(InteractionServing):
+    student: DeepFM
+
+    def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return self.student.served(self.query(items, lengths), self.item_vectors())

@@ -16,7 +16,9 @@ so that all pairs between history and item are one dot product.
 import torch
 from torch import Tensor
 
-from ckd.stages.students.interaction import InteractionStudent
+from ckd.stages.students.contract import Domain
+from ckd.stages.students.interaction import DotProductInteraction, InteractionStudent
+from ckd.stages.students.serving import Serving
 
 
 class FM(InteractionStudent):
@@ -38,3 +40,8 @@ class FM(InteractionStudent):
     def cross(self, contexts: Tensor, items: Tensor) -> Tensor:
         """float [N, d + 1] and [U, d + 1] -> [N, U]."""
         return contexts @ items.T
+
+    def serving(self, domain: Domain) -> Serving:
+        """Return the student as it is now and is served in a domain: by dot products."""
+        self.eval()
+        return DotProductInteraction(self, domain)
