@@ -18,6 +18,8 @@ COMMANDS = {
     "pretrain": ("ckd.pipeline.commands.pretrain", "Train or adapt the teachers, once."),
     "precompute": ("ckd.pipeline.commands.precompute", "Write the teachers' soft labels into the store."),
     "distill": ("ckd.pipeline.commands.distill", "Train students from the soft labels."),
+    "recommend": ("ckd.pipeline.commands.recommend", "Write the best items of users, from a trained student."),
+    "export": ("ckd.pipeline.commands.export", "Write a trained student as ONNX, safetensors or a FAISS index."),
     "status": ("ckd.pipeline.commands.status", "Show what is in the store and what is still to do."),
     "sql": ("ckd.pipeline.commands.sql", "Ask the store a question in SQL."),
     "config": ("ckd.pipeline.commands.config", "Print the effective configuration, or list all its keys."),

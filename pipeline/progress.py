@@ -25,6 +25,8 @@ console = Console(highlight=False)
 """Where reports go."""
 if not console.is_terminal:
     console = Console(highlight=False, width=_WIDE)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Where progress and remarks go of a command whose standard output is data."""
 
 
 class _Rate(ProgressColumn):
@@ -64,7 +66,7 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str) -> Iterator["Bar"]:
+def bar(title: str, total: int, unit: str, on: Console = console) -> Iterator["Bar"]:
     """Show a progress bar on a terminal, and one line when it is done; yield what moves it."""
     columns = (
         TextColumn("{task.description}"),
@@ -77,15 +79,13 @@ def bar(title: str, total: int, unit: str) -> Iterator["Bar"]:
         TimeRemainingColumn(),
     )
     started = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=on, transient=True, disable=not on.is_terminal) as progress:
         moved = Bar(progress, progress.add_task(title, total=total, written=0, reused=0))
         yield moved
     seconds = time.perf_counter() - started
     speed = f", {moved.written / seconds / 1e6:.1f} MB/s" if moved.written else ""
     kept = f"; {moved.reused:,} from an interrupted run" if moved.reused else ""
-    console.print(
-        f"{title}: {moved.done:,} {unit} in {seconds:.1f} s ({moved.done / seconds:,.0f} {unit}/s{speed}){kept}"
-    )
+    on.print(f"{title}: {moved.done:,} {unit} in {seconds:.1f} s ({moved.done / seconds:,.0f} {unit}/s{speed}){kept}")
 
 
 def epoch_lines(title: str) -> Callable[[dict[str, float]], None]:

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,17 @@ Value = Any
 
 NARROWEST = 8
 """A text column of a table on a terminal is not made narrower than this."""
+
+
+class Rows(Protocol):
+    """What is written as CSV: an answer in SQL, or anything else that comes in batches."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, once."""
 
 
 def print_table(answer: Answer, stream: TextIO, limit: int) -> None:
@@ -49,7 +60,7 @@ def print_table(answer: Answer, stream: TextIO, limit: int) -> None:
     stream.write(f"{rows}{note}\n")
 
 
-def write_csv(answer: Answer, stream: TextIO) -> None:
+def write_csv(answer: Rows, stream: TextIO) -> None:
     """Write all rows as CSV (RFC 4180) with a header; nulls are empty, lists and structs are JSON."""
     writer = csv.writer(stream, lineterminator="\r\n")
     writer.writerow(answer.schema.names)

@@ -114,4 +114,4 @@ def histories(
 
 def at(encoded: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Return ``encoded[b, index[b]]`` of every row: [B, L, d], int64 [B] -> [B, d]."""
-    return encoded[torch.arange(len(encoded), device=encoded.device), index.to(encoded.device)]
+    return encoded[torch.arange(encoded.shape[0], device=encoded.device), index.to(encoded.device)]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ckd.storage import files
 from ckd.storage.errors import DamagedArtifact, UserError
-from ckd.storage.keys import Address
+from ckd.storage.keys import SHORT, Address
 from ckd.storage.lock import exclusive, living_holder
 
 MANIFEST = "manifest.json"
@@ -208,6 +208,15 @@ class Store:
         """
         artifact = load_artifact(self.root / address.directory)
         return artifact if artifact is not None and artifact.key == address.key else None
+
+    def with_key(self, kind: str, key: str) -> Artifact | None:
+        """Return the committed artifact of a whole key, or None; not of labels, whose folders tell whose they are.
+
+        Raises:
+            UserError: a newer version of ckd wrote it.
+        """
+        artifact = load_artifact(self.root / kind / key[:SHORT])
+        return artifact if artifact is not None and artifact.key == key else None
 
     def all(self, kind: str) -> list[Artifact]:
         """Return every committed artifact of a kind, in order of path."""

@@ -5,7 +5,9 @@ pandas and Polars still read them plainly. Page checksums cost a few percent and
 reader would otherwise pass on silently, into an error.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,19 +17,26 @@ from ckd.storage.errors import DamagedArtifact
 
 def write_table(table: pa.Table, path: Path, row_group: int = 65_536) -> None:
     """Write a table; the bytes depend only on its content and the version of pyarrow."""
-    split = _number_leaves(table.schema)
-    pq.write_table(
-        table,
-        path,
-        row_group_size=row_group,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=_text_leaves(table.schema),
-        use_byte_stream_split=split,
-        write_page_checksum=True,
-        write_page_index=False,
-        store_schema=True,
-    )
+    pq.write_table(table, path, row_group_size=row_group, **_settings(table.schema))
+
+
+def write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
+    """Write a table that is never whole in memory: each batch becomes a row group."""
+    with pq.ParquetWriter(path, schema, **_settings(schema)) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _settings(schema: pa.Schema) -> dict[str, Any]:
+    return {
+        "compression": "zstd",
+        "compression_level": 3,
+        "use_dictionary": _text_leaves(schema),
+        "use_byte_stream_split": _number_leaves(schema),
+        "write_page_checksum": True,
+        "write_page_index": False,
+        "store_schema": True,
+    }
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

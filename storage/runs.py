@@ -27,6 +27,12 @@ def write_config(draft: Draft, config: Mapping[str, Any]) -> None:
     draft.add(CONFIG, lambda path: write_text_durably(path, text))
 
 
+def read_config(run: Artifact) -> dict[str, Any]:
+    """Return what the student was built with: ``student``, its settings, and ``domains``, in its order."""
+    config: dict[str, Any] = json.loads(run.verified(CONFIG).read_text(encoding="utf-8"))
+    return config
+
+
 def write_metrics(draft: Draft, metrics: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
     """Write metrics, ``{domain: {split: {name: value}}}``, in long form."""
     rows = [
@@ -65,6 +71,19 @@ def domains_of(run: Artifact) -> list[str]:
     if "domain" in run.inputs:  # format 1
         return [run.inputs["domain"]]
     return list(run.inputs["domains"])
+
+
+def corpora_of(run: Artifact) -> dict[str, str]:
+    """Return the key of each domain's corpus, in the student's order of domains."""
+    if "domain" in run.inputs:  # format 1
+        return {run.inputs["domain"]: run.inputs["corpus"]}
+    return {domain["domain"]: domain["corpus"] for domain in run.inputs["domains"]}
+
+
+def called(run: Artifact) -> str:
+    """Return how a run is told from others: its short key and what it is."""
+    kind = "distilled" if run.inputs["distilled"] else "plain"
+    return f"{run.path.name} ({run.inputs['student']}, {' + '.join(domains_of(run))}, {kind})"
 
 
 def read_metrics(run: Artifact, domain: str) -> dict[str, dict[str, float]]:

@@ -14,8 +14,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ("storage", "stages", "pipeline")
 """From the bottom up; a layer imports itself and those before it."""
-STEPS = ("prepare", "pretrain", "precompute", "distill", "text")
-SHARED = ("settings", "registry", "batching", "identifiers", "tables", "atomic_files", "vector_files", "vectors")
+STEPS = ("prepare", "pretrain", "precompute", "distill", "text", "export")
+SHARED = (
+    "settings",
+    "registry",
+    "batching",
+    "best_items",
+    "identifiers",
+    "tables",
+    "atomic_files",
+    "vector_files",
+    "vectors",
+)
 """Modules of `stages` that belong to no stage."""
 NETWORKS = ("teachers", "students")
 OPEN = {
@@ -29,7 +39,7 @@ OPEN = {
     **{module: set(SHARED) for module in SHARED},
 }
 """Part of `stages` to the other parts that it may import."""
-TEACHERLESS = ("stages/distill", "stages/students", "stages/evaluate", "storage")
+TEACHERLESS = ("stages/distill", "stages/export", "stages/students", "stages/evaluate", "storage")
 HEAVY = {"torch", "transformers"}
 LIGHT = ("pipeline/cli.py", "pipeline/plan.py", "pipeline/steps.py")
 LONGEST = 600

@@ -9,6 +9,7 @@ from ckd.pipeline.plan import Plan
 from ckd.stages.distill.explain import explain, nearest_users, user_code
 from ckd.stages.distill.explanation import Explanation
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import side_by_side
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
@@ -109,4 +110,4 @@ def _codes(
 
 def _seen(settings: Any, corpus: Corpus) -> int:
     # How much of a history a student sees is the network's to say, not a setting that all kinds have.
-    return int(STUDENTS.load(settings.kind).build(settings, corpus.n_items).max_length)
+    return int(STUDENTS.load(settings.kind).build(settings, side_by_side([corpus])).max_length)

@@ -1,6 +1,6 @@
 """The key of one trained student. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ckd.stages.distill.settings import DistillSettings
@@ -9,7 +9,10 @@ from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
 _TRAINING = {"epochs", "patience", "batch_size", "average"}
-_TEACHING = {"alpha", "temperature", "loss", "item_start", "weighting", "curriculum"}
+_TEACHING = {
+    *("alpha", "temperature", "loss", "teacher_items", "student_items", "rank_against", "item_start", "control"),
+    *("weighting", "curriculum"),
+}
 
 
 def run_address(
@@ -42,8 +45,14 @@ def run_address(
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
         "training": distill.model_dump(mode="json", include=_TRAINING),
-        "teaching": distill.model_dump(mode="json", include=_TEACHING) if distilled else None,
+        "teaching": _teaching(distill, {name for of in labels.values() for name in of}) if distilled else None,
         "mask_history": mask_history,
         "format": RUN_FORMAT,
     }
     return Address("runs", inputs)
+
+
+def _teaching(distill: DistillSettings, teachers: Collection[str]) -> dict[str, Any]:
+    own = distill.teacher_temperature.items()
+    softened = {name: temperature for name, temperature in own if name in teachers and temperature != 1}
+    return {**distill.model_dump(mode="json", include=_TEACHING), "teacher_temperature": softened}

@@ -1,12 +1,10 @@
 """One run: a trained student with its metrics, its configuration and the keys of all it was trained from."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from ckd.stages.distill.curriculum import difficulty
 from ckd.stages.distill.geometry import principal_items
@@ -20,12 +18,13 @@ from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import Domain, side_by_side
 from ckd.stages.students.settings import StudentSettings
+from ckd.stages.students.trained import save_student
 from ckd.storage.artifact import Artifact, Draft, Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.curve import write_curve
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
-from ckd.storage.runs import WEIGHTS, write_config, write_metrics, write_ranks
+from ckd.storage.runs import write_metrics, write_ranks
 
 
 def prepare_lesson(
@@ -132,19 +131,5 @@ def _keep(
         cost[name] = round(milliseconds_per_1000_users(score, domain.corpus), 3)
     write_ranks(draft, ranks, corpora)
     write_metrics(draft, values)
-    write_config(
-        draft,
-        {
-            "student": student.model_dump(mode="json"),
-            "domains": [
-                {"domain": name, "corpus": corpus.key, "n_items": corpus.n_items} for name, corpus in corpora.items()
-            ],
-        },
-    )
-    draft.add(WEIGHTS, lambda path: _save(network, path))
+    save_student(draft, network, student, corpora)
     return {"parameters": count_parameters(network), "ms_per_1000_users": cost}
-
-
-def _save(network: torch.nn.Module, path: Path) -> None:
-    # Not save_file: what it raises on a full disk is no OSError.
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ckd.stages.best_items import top_k
+
 POSITIONS_PER_BLOCK = 512
 ITEMS_PER_BLOCK = 32_768
 
@@ -84,18 +86,3 @@ def _search_block(queries: Tensor, vectors: Tensor, target: Tensor, k: int, item
     shares = (per_block - logsumexp.unsqueeze(1)).exp()
     entropy = logsumexp - (shares * torch.stack(expectations, 1)).sum(1)
     return Distribution(best_items.int(), best_scores, logsumexp, entropy, target_score, rank.int())
-
-
-def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k best scores of each row and their columns, ties broken by the lower column.
-
-    ``torch.topk`` leaves open which of several equal scores it takes and in which order. Rows in which the k-th
-    score has equals outside the k are therefore sorted whole.
-    """
-    values, columns = scores.topk(k, dim=1, sorted=False)
-    ambiguous = (scores >= values.amin(1, keepdim=True)).sum(1) > k
-    if bool(ambiguous.any()):
-        columns[ambiguous] = scores[ambiguous].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    columns = columns.sort(dim=1).values
-    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)

@@ -11,4 +11,17 @@ The network is a ``torch.nn.Module`` with the methods of :class:`ckd.stages.stud
 from ckd.stages.registry import Registry
 from ckd.stages.students.settings import StudentSettings
 
-STUDENTS = Registry("ckd.students", {"sasrec": "ckd.stages.students.sasrec"}, ("build",), StudentSettings)
+STUDENTS = Registry(
+    "ckd.students",
+    {
+        "sasrec": "ckd.stages.students.sasrec",
+        "esasrec": "ckd.stages.students.esasrec",
+        "gru4rec": "ckd.stages.students.gru4rec",
+        "bert4rec": "ckd.stages.students.bert4rec",
+        "fm": "ckd.stages.students.fm",
+        "deepfm": "ckd.stages.students.deepfm",
+        "lightgcn": "ckd.stages.students.lightgcn",
+    },
+    ("build",),
+    StudentSettings,
+)

@@ -1,18 +1,19 @@
 """What `ckd distill` asks of a student.
 
 A student is a ``torch.nn.Module`` over the items of one or several domains. Its trainer serves it users' sequences and
-hears, for positions of them, what the student makes of the items; how histories become scores is the student's own.
+hears, for some positions of them, what the student makes of the items. How histories become scores is its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows
 from ckd.stages.evaluate.ranking import Scorer
+from ckd.stages.students.serving import Serving
 from ckd.storage.corpus import Corpus
 
 
@@ -63,15 +64,18 @@ class Scores(Protocol):
         """Return the log-normaliser in which some items are exact, float [N]: no less than their logsumexp.
 
         Args:
-            items: int64 [N, m], distinct in each row.
-            own: float [N, m], their scores.
+            items: int64 [N, m].
+            own: float [N, m], their scores; minus infinity where an item stands in its row already.
         """
 
     def best(self, m: int) -> Tensor:
-        """Return the best items at each position, int64 [N, m]; of a student that samples, of those it sampled."""
+        """Return the best items at each position, int64 [N, m], best first; all of them, if there are no m.
 
-    def rows(self, chosen: Tensor) -> "Scores":
-        """Return the scores at some positions: bool [N]."""
+        Of a student that samples the catalogue they are the best of its sample.
+        """
+
+    def rows(self, chosen: Tensor | slice) -> "Scores":
+        """Return the scores at some positions: bool [N], int64 [M] or a slice."""
 
 
 @dataclass(frozen=True)
@@ -115,3 +119,19 @@ class Student(Protocol):
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of the student as it is now, in evaluation mode and without gradients."""
+
+
+@runtime_checkable
+class ScoresHistories(Protocol):
+    """What a student offers beside, if its scores depend on the history alone and not on who the user is.
+
+    Such a student serves users that it was not trained with, and can be exported. That its serving scores as its
+    ``scorer`` does is checked at every export.
+    """
+
+    def serving(self, domain: Domain) -> Serving:
+        """Return the student as it is now and is served in a domain.
+
+        The network must be one that is built from the items of its domains alone (``domain.corpus.items``): where an
+        export is loaded, there are no users.
+        """

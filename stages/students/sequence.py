@@ -11,10 +11,11 @@ from ckd.stages.batching import TrainingWindows, at, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step
 from ckd.stages.students.scores import DotScores
+from ckd.stages.students.serving import DotProductServing
 
 
-class SequenceStudent(nn.Module, ABC):
-    """A :class:`ckd.stages.students.contract.Student` that reads a sequence once and scores every position of it.
+class HistoryStudent(nn.Module, ABC):
+    """A :class:`ckd.stages.students.contract.Student` that is served as the vector of a history and those of items.
 
     Attributes:
         max_length: items of a history that are seen, the last ones.
@@ -23,15 +24,51 @@ class SequenceStudent(nn.Module, ABC):
     max_length: int
 
     @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """Return float [n_items, d], a row per item of all domains."""
+
+    @abstractmethod
+    def query(self, items: Tensor, ends: Tensor) -> Tensor:
+        """Return the vector of each history, float [B, d].
+
+        Args:
+            items: int64 [B, L], rows of items, oldest first, right-padded with anything; ``L`` is at most
+                ``max_length``.
+            ends: int64 [B], index of the last item of each.
+        """
+
+    @abstractmethod
+    def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
+        """Return what these sequences teach; see the contract."""
+
+    def scorer(self, domain: Domain) -> Scorer:
+        """Return a scorer of histories; the item vectors are computed once."""
+        self.eval()
+        items = self.item_vectors()[domain.items].detach()
+
+        @torch.inference_mode()
+        def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
+            codes, ends = histories(domain.corpus, users, position, self.max_length)
+            scores: Tensor = self.query(codes.to(items.device) + domain.first, ends.to(items.device)) @ items.T
+            return scores
+
+        return score
+
+    def serving(self, domain: Domain) -> DotProductServing:
+        """Return the student as it is served in a domain."""
+        self.eval()
+        return _HistoryServing(self, domain)
+
+
+class SequenceStudent(HistoryStudent):
+    """A student that reads a sequence once and scores every position of it."""
+
+    @abstractmethod
     def encode(self, items: Tensor) -> Tensor:
         """int64 [B, L] rows of items, oldest first, right-padded with anything -> float [B, L, d].
 
         The vector at index t stands for the history of the first t + 1 items. ``L`` is at most ``max_length``.
         """
-
-    @abstractmethod
-    def item_vectors(self) -> Tensor:
-        """Return float [n_items, d], a row per item of all domains."""
 
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Score every position of the sequences, padding left out, against the whole catalogue."""
@@ -42,24 +79,20 @@ class SequenceStudent(nn.Module, ABC):
         target = torch.from_numpy(served.targets(domain.corpus)).to(items.device)
         return Step(place, target, DotScores(states, items))
 
-    def scorer(self, domain: Domain) -> Scorer:
-        """Return a scorer of histories; the item vectors are computed once."""
-        self.eval()
-        items = self.item_vectors()[domain.items].detach()
-
-        @torch.inference_mode()
-        def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
-            codes, ends = histories(domain.corpus, users, position, self.max_length)
-            scores: Tensor = self.query(codes.to(items.device) + domain.first, ends) @ items.T
-            return scores
-
-        return score
-
     def query(self, items: Tensor, ends: Tensor) -> Tensor:
-        """Return the vector of each history, [B, d].
-
-        Args:
-            items: int64 [B, L], as in ``encode``.
-            ends: int64 [B], index of the last item of each.
-        """
+        """Return the vector of each history, float [B, d]: what ``encode`` gives at its last item."""
         return at(self.encode(items), ends)
+
+
+class _HistoryServing(DotProductServing):
+    def __init__(self, student: HistoryStudent, domain: Domain) -> None:
+        super().__init__()
+        self.eval()
+        self.student = student
+        self._first, self._items = domain.first, domain.items
+
+    def query(self, items: Tensor, lengths: Tensor) -> Tensor:
+        return self.student.query(items + self._first, lengths - 1)
+
+    def item_vectors(self) -> Tensor:
+        return self.student.item_vectors()[self._items]

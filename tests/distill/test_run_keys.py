@@ -20,7 +20,11 @@ from ckd.stages.settings import Settings
 from ckd.stages.students.sasrec import Settings as SASRec
 from ckd.storage import formats
 
-TEACHING = ("alpha", "temperature", "loss", "item_start", "weighting", "curriculum")
+TEACHING = (
+    *("alpha", "temperature", "teacher_temperature", "loss", "student_items", "rank_against"),
+    *("teacher_items", "item_start", "control"),
+    *("weighting", "curriculum"),
+)
 """Parts of `distill` that mean nothing to a student without teachers."""
 HARMLESS = {
     "distill.teachers",  # counts by the keys of the labels: see below
@@ -60,6 +64,8 @@ def another(value: Any, annotation: Any) -> Any:
         return not value
     if isinstance(value, int | float):
         return value + 1
+    if value == {}:
+        return {"uni": 2.0}
     if isinstance(value, dict):
         first, *_ = value
         return value | {first: value[first] + 1}
@@ -67,6 +73,8 @@ def another(value: Any, annotation: Any) -> Any:
         return value[1:]
     if value is None and get_origin(kind) is tuple:
         return ("uni",)
+    if value is None and kind is int:
+        return 3
     raise NotImplementedError(f"how does a {annotation} change?")
 
 
@@ -172,6 +180,12 @@ def test_nor_does_it_matter_to_what_is_trained_under_that_key(make_world):
         labels = {"a": world.label("a", draw.normal(size=(world.corpus.n_positions, 11)), 5)}
         found = [difficulty(world.corpus, world.artifact, labels, order) for order in (terms, backwards)]
         np.testing.assert_array_equal(*found)
+
+
+def test_a_temperature_of_a_teacher_that_takes_no_part_or_of_one_is_no_other_run():
+    for harmless in ({"other": 2.0}, {"a": 1.0}):
+        assert run_key(distill=DistillSettings(teacher_temperature=harmless)) == run_key()
+    assert run_key(distill=DistillSettings(teacher_temperature={"a": 2.0})) != run_key()
 
 
 def test_choosing_all_teachers_by_name_is_choosing_all(labelled, configuration):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ckd.stages.batching import training_windows
-from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.settings import DistillSettings, LossName
 from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.train import Epoch, Lesson, step_losses, train
 from ckd.stages.evaluate.metrics import metrics
@@ -137,7 +137,7 @@ def test_the_seed_of_the_batches_alone_changes_the_weights(world: Any) -> None:
     assert not same(*results)
 
 
-@pytest.mark.parametrize("loss", ["top_k", "in_batch"])
+@pytest.mark.parametrize("loss", get_args(LossName))
 def test_a_perfect_teacher_makes_more_of_few_truths(make_world: Any, loss: str) -> None:
     noisy = make_world(sequences(40, 20, chance=0.7), 20)
     option = settings(epochs=15, alpha=0.9, loss={loss: 1.0})

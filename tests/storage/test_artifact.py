@@ -64,6 +64,13 @@ def test_a_committed_artifact_is_there_at_once_with_all_that_was_said_of_it(stor
     found.verify()
 
 
+def test_an_artifact_is_found_by_its_whole_key_alone(store):
+    made = committed(store)
+    assert store.with_key("text", made.key) == made
+    assert store.with_key("text", made.key[:-1] + ("1" if made.key[-1] == "0" else "0")) is None
+    assert store.with_key("corpus", made.key) is None
+
+
 def test_nothing_but_the_files_and_the_manifest_is_left_after_a_commit(store):
     with store.draft(ADDRESS) as draft:
         draft.add("a", text_file("a"))

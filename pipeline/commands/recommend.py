@@ -1,0 +1,74 @@
+"""`ckd recommend`: the best items of users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ckd.pipeline.commands import Request, requested
+
+
+@click.command(name="recommend")
+@click.argument("run", metavar="RUN")
+@click.option("--domain", metavar="NAME", help="Domain to recommend in, of a student that has several.")
+@click.option(
+    "--users",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Whom to recommend to: Parquet, CSV, TSV or JSONL.  [default: all users of the domain]",
+)
+@click.option("--k", type=click.IntRange(min=1), default=20, show_default=True, help="Items of each list.")
+@click.option(
+    "--mask-seen/--keep-seen",
+    default=False,
+    help="Leave out what a user has had; by default such items are kept, as students are evaluated.",
+)
+@click.option(
+    "--unknown",
+    type=click.Choice(("refuse", "skip")),
+    default="refuse",
+    show_default=True,
+    help="What to do with users and items that the domain does not have.",
+)
+@click.option("--titles", is_flag=True, help="Give the items' titles too.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A .parquet or .csv file to write.  [default: CSV to standard output]",
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Store that holds the run; without it, that of the configuration.",
+)
+@requested
+def command(
+    request: Request,
+    run: str,
+    domain: str | None,
+    users: Path | None,
+    k: int,
+    mask_seen: bool,
+    unknown: str,
+    titles: bool,
+    out: Path | None,
+    force: bool,
+    store: Path | None,
+) -> None:
+    """Write the best items of each user: user_id, rank, item_id, score.
+
+    RUN is the key of a run or the beginning of one, or STUDENT/DOMAIN, the distilled run of the configuration
+    (STUDENT/DOMAIN/plain, the one without distillation).
+
+    A file of --users with the column user_id alone names users of the domain; their history is their whole sequence,
+    the validation and test items included. With a column items (a list of item IDs, oldest first), or with item_id and
+    perhaps timestamp (a row per interaction), it holds histories, of anybody. Equal scores stand in order of item code.
+    """
+    from ckd.pipeline.stored import place_of
+    from ckd.pipeline.tasks.recommend import recommend
+
+    recommend(place_of(request, store), run, domain, users, k, mask_seen, unknown == "skip", titles, out, force)

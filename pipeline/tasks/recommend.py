@@ -1,0 +1,113 @@
+"""The best items of users, from a trained student."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from io import TextIOWrapper
+from pathlib import Path
+
+import pyarrow as pa
+
+from ckd.pipeline.device import chosen_device
+from ckd.pipeline.progress import bar, errors
+from ckd.pipeline.rows import write_csv
+from ckd.pipeline.stored import Place, choose_run, corpora_in
+from ckd.stages.export.audience import everybody, read_audience
+from ckd.stages.export.recommend import best_lists, list_schema
+from ckd.stages.export.student import kind_of
+from ckd.stages.students.contract import ScoresHistories, side_by_side
+from ckd.stages.students.trained import load_student
+from ckd.storage.errors import UserError
+from ckd.storage.files import write_durably
+from ckd.storage.parquet import write_batches
+
+FORMATS = (".parquet", ".csv")
+
+
+def recommend(
+    place: Place,
+    name: str,
+    domain: str | None,
+    users: Path | None,
+    k: int,
+    mask_seen: bool,
+    skip_unknown: bool,
+    titles: bool,
+    out: Path | None,
+    force: bool,
+) -> None:
+    """Write the best items of each user to a file, or as CSV to standard output.
+
+    Args:
+        place: where runs are looked for.
+        name: of the run, as the command line has it.
+        domain: which of the run's domains.
+        users: file that names users or holds histories; without one, all users of the domain.
+        k: items of each list.
+        mask_seen: leave out what a user has had.
+        skip_unknown: leave unknown users and items out instead of refusing them.
+        titles: give the items' titles too.
+        out: ``.parquet`` or ``.csv``.
+        force: replace ``out``.
+
+    Raises:
+        UserError: there is no such run, or a file is wrong.
+    """
+    if out is not None:
+        _refuse(out, force)
+    chosen = choose_run(place, name)
+    served = chosen.domain_or(domain)
+    if chosen.note:
+        errors.print(chosen.note)
+    corpora = corpora_in(place.store, chosen.run)
+    corpus = corpora[served]
+    audience = everybody(corpus) if users is None else read_audience(users, corpus, served, skip_unknown)
+    for note in audience.notes:
+        errors.print(note)
+    student = load_student(chosen.run, corpora, chosen_device(place.device))
+    if not audience.known and not isinstance(student, ScoresHistories):
+        raise UserError(
+            f"{kind_of(chosen.run)} scores the users it was trained with, not histories; give a file with user_id only"
+        )
+    domains = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
+    scorer = student.scorer(replace(domains[served], corpus=audience.corpus))
+    title = f"recommendations of {chosen.run.inputs['student']}, {served}"
+    with bar(title, len(audience.users), "users", errors) as moved:
+        lists = best_lists(scorer, audience, k, mask_seen, titles, moved.advance)
+        _write(_Lists(list_schema(audience.corpus, titles), lists), out)
+
+
+def _refuse(out: Path, force: bool) -> None:
+    if out.suffix.lower() not in FORMATS:
+        raise UserError(f"--out {out}: the name must end in {' or '.join(FORMATS)}")
+    if out.exists() and not (force and out.is_file()):
+        raise UserError(f"{out} is there already; name another file with --out, or replace it with --force")
+
+
+class _Lists:
+    """Batches with their schema, as an answer in SQL has them."""
+
+    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+        self.schema, self._batches = schema, batches
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return self._batches
+
+
+def _write(lists: _Lists, out: Path | None) -> None:
+    if out is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # A title that the terminal's encoding lacks is shown escaped; it must not end the output half-way.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        write_csv(lists, sys.stdout)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".parquet":
+        write_durably(out, lambda path: write_batches(lists.batches(), lists.schema, path))
+    else:
+        write_durably(out, lambda path: _write_csv(lists, path))
+
+
+def _write_csv(lists: _Lists, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        write_csv(lists, stream)

@@ -1,0 +1,104 @@
+"""An index of a student's item vectors, and how much of the exact answer it finds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ckd.stages.export.examples import index_example
+from ckd.stages.export.folder import README, write_config
+from ckd.stages.export.student import Exported, kind_of, sample, whole_histories
+from ckd.stages.export.weights import add_student, weights_config
+from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
+
+INDEX = "index.faiss"
+FLAT = "Flat"
+QUERIES = 1_000
+"""Users whose histories recall is measured on, at most."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of the exact ``k`` best items that the index finds, over real queries."""
+
+    k: int
+    queries: int
+    share: float
+
+
+def write_index(
+    found: Exported, corpora: Mapping[str, Corpus], folder: Path, factory: str, search: str | None, k: int
+) -> Recall:
+    """Write the index of a domain beside the weights that make its queries; return its recall.
+
+    Args:
+        found: the student.
+        corpora: domain to its corpus, of all domains of the run, in its order.
+        folder: empty.
+        factory: as FAISS's ``index_factory`` reads it.
+        search: as its ``ParameterSpace`` reads it, ``nprobe=8``; kept in the index.
+        k: items of each list that recall is measured on.
+
+    Raises:
+        UserError: the student does not score by dot product, or FAISS refuses the index.
+    """
+    index, recall = build(found, factory, search, k)
+    add_student(found, corpora, folder)
+    import faiss
+
+    # Not write_index: what it raises on a full disk is no OSError.
+    (folder / INDEX).write_bytes(faiss.serialize_index(index).tobytes())
+    (folder / README).write_text(index_example(found), encoding="utf-8")
+    measured = {"k": recall.k, "queries": recall.queries, "recall": recall.share}
+    how = {"factory": factory, "search": search, "metric": "inner product", "width": index.d}
+    write_config(folder, {**weights_config("faiss", found, corpora), "index": how, "recall": measured})
+    return recall
+
+
+def build(found: Exported, factory: str, search: str | None, k: int) -> tuple[Any, Recall]:
+    """Return the index and its recall; see :func:`write_index`."""
+    if found.vectors is None:
+        raise UserError(f"{kind_of(found.run)} does not score by a dot product, which is all that an index searches")
+    import faiss
+
+    faiss.omp_set_num_threads(1)  # several threads build another graph each time
+    with torch.inference_mode():
+        vectors = np.ascontiguousarray(found.vectors.item_vectors().float().numpy())
+        queries = found.vectors.query(*whole_histories(found, sample(found.domain, QUERIES))).float().numpy()
+    try:
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        index.train(vectors)
+        index.add(vectors)
+        if search is not None:
+            parameters: Any = faiss.ParameterSpace()  # its stub knows one overload only
+            parameters.set_index_parameters(index, search)
+        answers = index.search(np.ascontiguousarray(queries), min(k, len(vectors)))[1]
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--index {factory}: FAISS refuses it for {len(vectors):,} items: {_reason(error)}") from error
+    return index, _recall(queries, vectors, answers)
+
+
+def _recall(queries: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]) -> Recall:
+    """Compare with a full search; an item as good as the k-th best counts as found, whichever of the equals it is."""
+    k = answers.shape[1]
+    hits = 0
+    for query, answer in zip(queries, answers, strict=True):
+        scores = vectors @ query
+        least = np.partition(scores, -k)[-k]
+        given = scores[np.unique(answer[answer >= 0])]
+        hits += int((given >= least - _ROUNDING * max(1.0, abs(float(least)))).sum())
+    return Recall(k, len(queries), hits / (k * len(queries)))
+
+
+_ROUNDING = 1e-6
+"""FAISS sums in another order than a matrix product."""
+
+
+def _reason(error: BaseException) -> str:
+    """Return what FAISS says, without the place in its source."""
+    text = " ".join(str(error).split())
+    return text.rpartition("Error: ")[2] or type(error).__name__

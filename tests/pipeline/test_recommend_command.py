@@ -1,0 +1,117 @@
+"""`ckd recommend` as a process: who is served, what is written where."""
+
+import csv
+import io
+import resource
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ckd.pipeline.cli import main
+
+RUN = ("--set", "distill.epochs=3", "recommend", "small/tiny")
+
+
+@pytest.fixture(scope="module")
+def place(distilled, tmp_path_factory, make_workplace):
+    """A workplace with a run of each variant, to write into."""
+    return make_workplace(tmp_path_factory.mktemp("recommending") / "workplace", distilled.store)
+
+
+def read_csv(text):
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def raw(world):
+    return pq.read_table(world.raw / "interactions.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def everybody(place):
+    done = place.ckd(*RUN, "--k", "5")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_all_users_get_a_list_on_standard_output_and_the_progress_goes_elsewhere(everybody):
+    rows = read_csv(everybody.stdout)
+    assert list(rows[0]) == ["user_id", "rank", "item_id", "score"]
+    assert [row["user_id"] for row in rows] == [f"user-{user:02d}" for user in range(60) for _ in range(5)]
+    assert [int(row["rank"]) for row in rows] == [1, 2, 3, 4, 5] * 60
+    scores = np.array([float(row["score"]) for row in rows]).reshape(60, 5)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert len(np.unique(scores)) > 60
+    (line,) = everybody.stderr.splitlines()
+    assert line.startswith("recommendations of small, tiny: 60 users in ")
+
+
+def test_a_parquet_file_holds_the_same(place, everybody):
+    done = place.ckd(*RUN, "--k", "5", "--titles", "--out", "new/lists.parquet")
+    assert (done.returncode, done.stdout) == (0, "")
+    table = pq.read_table(place.folder / "new" / "lists.parquet")
+    assert [str(field.type) for field in table.schema] == ["string", "int32", "string", "float", "string"]
+    names = table.select(["user_id", "item_id"]).to_pylist()
+    assert names == [{name: row[name] for name in ("user_id", "item_id")} for row in read_csv(everybody.stdout)]
+    scores = [float(row["score"]) for row in read_csv(everybody.stdout)]
+    assert table["score"].to_pylist() == pytest.approx(scores, abs=1e-6)
+    assert [path.name for path in (place.folder / "new").iterdir()] == ["lists.parquet"]
+
+
+def test_histories_of_the_raw_file_are_served_as_the_users_themselves(place, world, everybody):
+    done = place.ckd(*RUN, "--k", "5", "--users", str(world.raw / "interactions.parquet"))
+    assert done.returncode == 0, done.stderr
+    wanted = {(row["user_id"], row["rank"]): row["item_id"] for row in read_csv(everybody.stdout)}
+    assert {(row["user_id"], row["rank"]): row["item_id"] for row in read_csv(done.stdout)} == wanted
+
+
+def test_masked_lists_hold_nothing_that_the_user_had(place, world, everybody):
+    had = {(row["user_id"], row["item_id"]) for row in raw(world)}
+    assert any((row["user_id"], row["item_id"]) in had for row in read_csv(everybody.stdout)), "nothing to mask"
+    done = place.ckd(*RUN, "--k", "5", "--mask-seen", "--out", "masked.csv")
+    assert done.returncode == 0, done.stderr
+    rows = read_csv((place.folder / "masked.csv").read_text())
+    assert len(rows) == 300
+    assert not any((row["user_id"], row["item_id"]) in had for row in rows)
+
+
+def test_users_of_a_file_are_served_in_its_order_and_unknown_ones_counted(place, everybody):
+    (place.folder / "users.csv").write_text("user_id\nuser-07\nnobody\nuser-03\n")
+    done = place.ckd(*RUN, "--k", "5", "--users", "users.csv")
+    said = "1 of 3 users in users.csv that domain tiny does not have: 'nobody'"
+    assert done.stderr == f"error: {said}; correct the file, or leave them out with --unknown skip\n"
+    assert (done.returncode, done.stdout) == (2, "")
+    done = place.ckd(*RUN, "--k", "5", "--users", "users.csv", "--unknown", "skip")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (0, f"left out {said}")
+    rows = read_csv(done.stdout)
+    assert [row["user_id"] for row in rows] == ["user-07"] * 5 + ["user-03"] * 5
+    wanted = {(row["user_id"], row["rank"]): row["item_id"] for row in read_csv(everybody.stdout)}
+    assert all(wanted[row["user_id"], row["rank"]] == row["item_id"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "lists.json"), "--out lists.json: the name must end in .parquet or .csv"),
+        (("--out", "pipeline.csv"), "pipeline.csv is there already; name another file with --out, or replace it with"),
+        (("--users", "gone.csv"), "gone.csv: the header row cannot be read"),
+        (("--domain", "office"), "run "),
+    ],
+)
+def test_a_mistake_is_one_line(place, monkeypatch, capsys, arguments, said):
+    (place.folder / "pipeline.csv").write_text("precious")
+    monkeypatch.chdir(place.folder)
+    code = main([*RUN, *arguments])
+    out, err = capsys.readouterr()
+    assert err.startswith(f"error: {said}")
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert (place.folder / "pipeline.csv").read_text() == "precious"
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_full_disk_leaves_nothing_half(place, form):
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))}
+    done = place.ckd(*RUN, "--k", "40", "--out", f"full/lists.{form}", **limit)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: file too large for this file system or the limit of the")
+    assert not any((place.folder / "full").iterdir())

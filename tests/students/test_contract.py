@@ -1,0 +1,547 @@
+"""What every student must do, run on each of them (benfred/implicit's ``RecommenderBaseTestMixin``).
+
+A kind joins by a line in ``KINDS``. What is its own, a test module of its name tests.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from ckd.stages.batching import training_windows
+from ckd.stages.distill.run import train_run
+from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.teaching import Teaching
+from ckd.stages.distill.train import Lesson, step_losses, train
+from ckd.stages.evaluate.ranking import rank_targets
+from ckd.stages.evaluate.settings import EvaluateSettings
+from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import Domain, Step, side_by_side
+from ckd.stages.students.trained import load_student
+from ckd.storage.artifact import Artifact, Store
+from ckd.storage.corpus import Corpus, read_corpus
+from ckd.storage.errors import DamagedArtifact, UserError
+from ckd.storage.keys import Address
+from ckd.storage.labels import read_labels
+from ckd.storage.runs import WEIGHTS, read_ranks
+
+Array = npt.NDArray[Any]
+Sequences = list[list[int]]
+CPU = torch.device("cpu")
+BLOCKS = 3
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A kind of world whose right answer is known by construction.
+
+    Attributes:
+        sequences: (users, n_items, seed) to sequences that say the rule.
+        silent: the same where the training part says nothing of what the held-out items follow.
+        best: (corpus) to bool [n_positions, n_items], the items that the rule of ``silent`` puts at each position.
+        right: (best items [n_users, n_items] in order, corpus) to the share of users for whom they are right.
+    """
+
+    sequences: Callable[[int, int, int], Sequences]
+    silent: Callable[[int, int, int], Sequences]
+    best: Callable[[Corpus], Array]
+    right: Callable[[Array, Corpus], float]
+
+
+def successor(n_items: int) -> Array:
+    """What follows each item in a world without chance: one cycle through all items."""
+    order = np.random.default_rng(0).permutation(n_items)
+    follows = np.empty(n_items, np.int64)
+    follows[order] = np.roll(order, -1)
+    return follows
+
+
+def walks(users: int, n_items: int, seed: int, chance: float = 0.0) -> Sequences:
+    """Each item is followed by its successor, but for a share of surprises; a held-out item is never one."""
+    draw, follows = np.random.default_rng(seed), successor(n_items)
+    made = []
+    for length in draw.integers(4, 10, users):
+        walk = [int(draw.integers(n_items))]
+        for place in range(1, length):
+            surprise = place < length - 2 and draw.random() < chance
+            walk.append(int(draw.integers(n_items) if surprise else follows[walk[-1]]))
+        made.append(walk)
+    return made
+
+
+def successors(corpus: Corpus) -> Array:
+    at = corpus.positions()
+    last = corpus.sequence[corpus.offsets[at.user] + at.position - 1]
+    return successor(corpus.n_items)[last][:, None] == np.arange(corpus.n_items)
+
+
+def first_is_successor(ordered: Array, corpus: Corpus) -> float:
+    last = corpus.sequence[corpus.offsets[1:] - 2]
+    return float((ordered[:, 0] == successor(corpus.n_items)[last]).mean())
+
+
+def block_of(items: Array, n_items: int) -> Array:
+    """A third of the catalogue each; which, is not seen from the code."""
+    return successor(n_items)[items] % BLOCKS
+
+
+def stays(users: int, n_items: int, seed: int, favourites: bool = False) -> Sequences:
+    """A checker board: every user stays in a block, in no order. The held-out items may be the block's favourites."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for number in range(users):
+        block = np.flatnonzero(block_of(np.arange(n_items), n_items) == number % BLOCKS)
+        stay = draw.choice(block, draw.integers(5, 9)).tolist()
+        made.append([*stay[:-2], *draw.permutation(block[:2]).tolist()] if favourites else stay)
+    return made
+
+
+def favourites_of_block(corpus: Corpus) -> Array:
+    """The first two items of the block that a user is in."""
+    at, items = corpus.positions(), np.arange(corpus.n_items)
+    block = block_of(items, corpus.n_items)
+    favourite = np.isin(items, [np.flatnonzero(block == number)[:2] for number in range(BLOCKS)])
+    own = block_of(corpus.sequence[corpus.offsets[at.user]], corpus.n_items)
+    return favourite & (own[:, None] == block)
+
+
+def block_comes_first(ordered: Array, corpus: Corpus) -> float:
+    own = block_of(corpus.sequence[corpus.offsets[:-1]], corpus.n_items)
+    first = block_of(ordered[:, : corpus.n_items // BLOCKS], corpus.n_items)
+    return float((first == own[:, None]).all(1).mean())
+
+
+TRUTHS = {
+    "successors": Truth(walks, partial(walks, chance=1.0), successors, first_is_successor),
+    "blocks": Truth(stays, partial(stays, favourites=True), favourites_of_block, block_comes_first),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of student.
+
+    Attributes:
+        settings: of a small one that learns its world in ``epochs`` epochs; nothing is dropped out.
+        truth: the world it is to learn: ``successors`` if it sees the order of a history, ``blocks`` otherwise.
+        random: settings that make its training random, such as dropout.
+        epochs: as many as it needs.
+        exact: its scores in training are of the whole catalogue.
+        as_served: in evaluation mode its steps give each position the scores that it is served with.
+        windowed: of a history it sees the last ``max_length`` items only.
+        joint: one network may serve several domains.
+        by_history: it is served with what a user has done since the training, too.
+    """
+
+    settings: Mapping[str, Any]
+    truth: str
+    random: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 25
+    exact: bool = True
+    as_served: bool = True
+    windowed: bool = True
+    joint: bool = True
+    by_history: bool = True
+
+
+_SMALL = {"hidden": 16, "max_length": 10, "dropout": 0.0, "learning_rate": 1e-2}
+_ATTENTIVE = {**_SMALL, "blocks": 1, "heads": 2}
+_CALM = {"learning_rate": 5e-3, "weight_decay": 0.0}
+_DROPOUT = {"dropout": 0.3}
+KINDS = {
+    "sasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
+    "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
+    "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
+    "bert4rec": Kind({**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, epochs=30),
+    "fm": Kind({**_SMALL, "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "deepfm": Kind({**_SMALL, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "lightgcn": Kind(
+        {"hidden": 16, "learning_rate": 1e-2, "repeats": True},
+        "blocks",
+        as_served=False,
+        windowed=False,
+        joint=False,
+        by_history=False,
+    ),
+}
+
+
+@pytest.fixture(params=KINDS)
+def student(request: pytest.FixtureRequest, make_world: Any) -> "Student":
+    return Student(request.param, KINDS[request.param], make_world)
+
+
+@dataclass
+class Student:
+    """One kind, and the worlds it is tested in."""
+
+    name: str
+    kind: Kind
+    make_world: Any
+
+    @property
+    def truth(self) -> Truth:
+        return TRUTHS[self.kind.truth]
+
+    def world(self, silent: bool = False, users: int = 60, n_items: int = 12, seed: int = 0) -> Any:
+        made = (self.truth.silent if silent else self.truth.sequences)(users, n_items, seed)
+        return self.make_world(made, n_items)
+
+    def options(self, **settings: Any) -> Any:
+        return STUDENTS.load(self.name).Settings.model_validate({**self.kind.settings, **settings})
+
+    def build(self, *corpora: Corpus, seed: int = 0, **settings: Any) -> Any:
+        torch.manual_seed(seed)
+        return STUDENTS.load(self.name).build(self.options(**settings), side_by_side(corpora))
+
+    def trained(
+        self, corpus: Corpus, lesson: Lesson | None = None, seed: int = 0, distill: Any = None, **settings: Any
+    ) -> Any:
+        network = self.build(corpus, seed=seed, **settings)
+        option = training(epochs=self.kind.epochs) if distill is None else distill
+        train(network, side_by_side([corpus]), [lesson], self.options(**settings), option, seed)
+        return network
+
+    def step(self, network: Any, domain: Domain, users: slice = slice(None)) -> Step:
+        windows = training_windows(domain.corpus, network.max_length)
+        rows = np.arange(len(windows.user))[users]
+        step: Step = network.step(domain, windows.take(rows), np.random.default_rng(0))
+        return step
+
+
+def training(**values: Any) -> DistillSettings:
+    quick = {"epochs": 2, "patience": 100, "batch_size": 8, "curriculum": {"pacing": "none"}}
+    return DistillSettings.model_validate({**quick, **values})
+
+
+def same(one: Any, other: Any) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def scored(network: Any, domain: Domain, held_out: int = 1) -> torch.Tensor:
+    """The scores of every user's history without its last items, which the test target is one of."""
+    users = np.arange(domain.corpus.n_users, dtype=np.int32)
+    scores: torch.Tensor = network.scorer(domain)(users, (domain.corpus.lengths - held_out).astype(np.int32))
+    return scores
+
+
+def ordered(network: Any, corpus: Corpus) -> Array:
+    return scored(network, Domain(0, corpus)).argsort(1, descending=True).numpy()
+
+
+def hits_at_2(network: Any, corpus: Corpus) -> float:
+    return float((rank_targets(network.scorer(Domain(0, corpus)), corpus, "test") <= 2).mean())
+
+
+def perfect_labels(world: Any, truth: Truth, rows: Array | None = None) -> Artifact:
+    """A teacher that knows which items the rule puts at each position."""
+    scores = 9.0 * truth.best(world.corpus)
+    labels: Artifact = world.label("oracle", scores, 5, rows=rows, state=scores, vectors=np.eye(world.corpus.n_items))
+    return labels
+
+
+def lesson(world: Any, labels: Artifact, option: DistillSettings) -> Lesson:
+    teaching = Teaching.load(world.corpus, {"oracle": labels}, option, CPU)
+    return Lesson(teaching, np.zeros(world.corpus.n_users))
+
+
+class TestLearning:
+    def test_it_learns_a_world_whose_right_answer_is_known(self, student: Student) -> None:
+        corpus = student.world().corpus
+        assert student.truth.right(ordered(student.build(corpus), corpus), corpus) < 0.7
+        assert student.truth.right(ordered(student.trained(corpus), corpus), corpus) > 0.9
+
+    @pytest.mark.parametrize("loss", ["top_k", "in_batch"])
+    def test_a_perfect_teacher_teaches_what_the_truth_alone_does_not(self, student: Student, loss: str) -> None:
+        world = student.world(silent=True)
+        option = training(epochs=student.kind.epochs, alpha=1.0, loss={loss: 1.0})
+        alone = student.trained(world.corpus, distill=option)
+        told = lesson(world, perfect_labels(world, student.truth), option)
+        distilled = student.trained(world.corpus, told, distill=option)
+        assert hits_at_2(alone, world.corpus) < 0.6
+        assert hits_at_2(distilled, world.corpus) > 0.9
+
+    def test_the_gradient_reaches_every_parameter(self, student: Student) -> None:
+        corpus = student.world().corpus
+        network = student.build(corpus).train()
+        total, taught, count = step_losses(student.step(network, Domain(0, corpus)), None, None, 0.0)
+        (total / count).backward()
+        assert not taught.any()
+        assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+    def test_a_teacher_leaves_positions_without_a_label_as_they_are(self, student: Student) -> None:
+        world = student.world()
+        at = world.corpus.positions()
+        option = training(alpha=1.0)
+        labels = perfect_labels(world, student.truth, np.flatnonzero(at.user < 30))
+        told = lesson(world, labels, option)
+        gate = torch.from_numpy(told.teaching.gate).float()
+        network, domain = student.build(world.corpus), Domain(0, world.corpus)
+        network.eval()
+        windows = training_windows(world.corpus, network.max_length)
+        first = int((windows.user < 30).sum())
+        for users, labelled in ((slice(first), True), (slice(first, None), False)):
+            step = student.step(network, domain, users)
+            truth, taught, count = step_losses(step, told, gate, 1.0)
+            alone, _, as_many = step_losses(step, None, None, 0.0)
+            assert bool(taught > 0) == labelled
+            assert torch.equal(truth, alone) != labelled
+            assert torch.equal(count, as_many)
+
+    def test_held_out_items_are_never_touched(self, student: Student) -> None:
+        world, draw = student.world(), np.random.default_rng(0)
+        corpus = world.corpus
+        poisoned = [
+            [*corpus.sequence_of(user)[:-2].tolist(), *draw.integers(0, corpus.n_items, 2).tolist()]
+            for user in range(corpus.n_users)
+        ]
+        other = student.make_world(poisoned, corpus.n_items)
+        option = training(epochs=1)
+        training_rows = corpus.positions().split == 0
+        assert same(*(student.trained(where.corpus, distill=option) for where in (world, other)))
+        networks = []
+        for where in (world, other):
+            labels = perfect_labels(where, student.truth)
+            assert np.array_equal(read_labels(labels, where.corpus).split == 0, training_rows)
+            networks.append(student.trained(where.corpus, lesson(where, labels, option), distill=option))
+        assert same(*networks)
+
+    def test_the_seed_alone_determines_the_weights(self, student: Student) -> None:
+        corpus = student.world().corpus
+        runs = {seed: student.build(corpus, seed=seed) for seed in (1, 2)}
+        assert same(runs[1], student.build(corpus, seed=1))
+        assert not same(runs[1], runs[2])
+        first, again, other = (
+            student.trained(corpus, seed=seed, distill=training(), **student.kind.random) for seed in (1, 1, 2)
+        )
+        assert same(first, again)
+        assert not same(first, other)
+
+
+class TestScoring:
+    @pytest.fixture
+    def corpus(self, student: Student) -> Corpus:
+        corpus: Corpus = student.world().corpus
+        return corpus
+
+    @pytest.fixture
+    def network(self, student: Student, corpus: Corpus) -> Any:
+        return student.trained(corpus, distill=training(), **student.kind.random)
+
+    def test_every_item_has_a_finite_score_for_every_user(self, network: Any, corpus: Corpus) -> None:
+        scores = scored(network, Domain(0, corpus))
+        assert scores.shape == (corpus.n_users, corpus.n_items)
+        assert scores.dtype == torch.float32
+        assert not scores.requires_grad
+        assert torch.isfinite(scores).all()
+        assert (scores.std(0) > 0).all() and (scores.std(1) > 0).all()
+
+    def test_scores_are_the_same_every_time_also_from_a_student_in_training(self, network: Any, corpus: Corpus) -> None:
+        first = scored(network, Domain(0, corpus))
+        network.train()
+        assert torch.equal(scored(network, Domain(0, corpus)), first)
+
+    def test_who_shares_a_batch_and_how_long_its_histories_are_changes_nothing(
+        self, network: Any, corpus: Corpus
+    ) -> None:
+        assert len(set(corpus.lengths.tolist())) > 2
+        together = scored(network, Domain(0, corpus))
+        score = network.scorer(Domain(0, corpus))
+        for user in range(0, corpus.n_users, 7):
+            alone = score(np.array([user], np.int32), np.array([corpus.lengths[user] - 1], np.int32))
+            torch.testing.assert_close(alone[0], together[user])
+
+    def test_what_follows_a_history_changes_nothing(self, student: Student, network: Any, corpus: Corpus) -> None:
+        changed = [[*corpus.sequence_of(user)[:-2].tolist(), 0, corpus.n_items - 1] for user in range(corpus.n_users)]
+        other = student.make_world(changed, corpus.n_items).corpus
+        assert torch.equal(scored(network, Domain(0, other), 2), scored(network, Domain(0, corpus), 2))
+        later = torch.equal(scored(network, Domain(0, other)), scored(network, Domain(0, corpus)))
+        assert later != student.kind.by_history
+
+    def test_only_the_last_items_of_a_history_are_seen(self, student: Student) -> None:
+        if not student.kind.windowed:
+            pytest.skip("it sees histories whole")
+        draw = np.random.default_rng(0)
+        ends = draw.integers(0, 12, (10, 4)).tolist()
+        one, other = (student.make_world([draw.integers(0, 12, 4).tolist() + end for end in ends], 12) for _ in "ab")
+        for seen, equal in ((3, True), (4, False)):
+            network = student.build(one.corpus, max_length=seen)
+            assert network.max_length == seen
+            scores = [scored(network, Domain(0, world.corpus)) for world in (one, other)]
+            assert torch.equal(*scores) == equal
+
+
+class TestSteps:
+    @pytest.fixture
+    def corpus(self, student: Student) -> Corpus:
+        corpus: Corpus = student.world(users=20).corpus
+        return corpus
+
+    @pytest.fixture
+    def network(self, student: Student, corpus: Corpus) -> Any:
+        network = student.trained(corpus, distill=training())
+        return network.eval()
+
+    @pytest.fixture
+    def step(self, student: Student, network: Any, corpus: Corpus) -> Step:
+        with torch.no_grad():
+            return student.step(network, Domain(0, corpus), slice(0, 20, 2))
+
+    def test_its_positions_are_training_positions_of_the_served_users_with_what_followed(
+        self, student: Student, network: Any, corpus: Corpus, step: Step
+    ) -> None:
+        at = corpus.positions()
+        served = training_windows(corpus, network.max_length).user[0:20:2]
+        place = step.place.numpy()
+        assert len(place) and len(set(place.tolist())) == len(place)
+        assert (at.split[place] == 0).all()
+        assert set(at.user[place].tolist()) == set(served.tolist())
+        assert (step.target.numpy() == at.target[place]).all()
+        assert step.place.dtype == step.target.dtype == torch.int64
+        for losses, length in ((step.weight, len(place)), (step.own, None)):
+            if losses is not None:
+                assert losses.dim() == 1 and (losses >= 0).all()
+                assert length in (None, len(losses))
+
+    def test_its_scores_are_those_of_serving(self, student: Student, network: Any, corpus: Corpus, step: Step) -> None:
+        if not student.kind.as_served:
+            pytest.skip("it trains on something else")
+        at = corpus.positions()
+        place = step.place.numpy()
+        with torch.inference_mode():
+            served = network.scorer(Domain(0, corpus))(at.user[place], at.position[place])
+        torch.testing.assert_close(step.scores.among(torch.arange(corpus.n_items)), served)
+
+    def test_ways_of_asking_for_scores_agree(self, student: Student, corpus: Corpus, step: Step) -> None:
+        every = torch.arange(corpus.n_items)
+        scores, n = step.scores, len(step.place)
+        whole = scores.among(every)
+        assert whole.shape == (n, corpus.n_items)
+        torch.testing.assert_close(scores.of(every.repeat(n, 1)), whole)
+        picked = torch.stack([torch.randperm(corpus.n_items)[:3] for _ in range(n)])
+        torch.testing.assert_close(scores.of(picked), whole.gather(1, picked))
+        few = torch.tensor([7, 0, 4])
+        torch.testing.assert_close(scores.among(few), whole[:, few])
+        own = scores.of(picked)
+        exact = scores.normaliser(picked, own)
+        assert exact.shape == scores.logsumexp.shape == (n,)
+        assert (exact >= own.logsumexp(1) - 1e-5).all()
+        if student.kind.exact:
+            torch.testing.assert_close(scores.logsumexp, whole.logsumexp(1))
+            torch.testing.assert_close(exact, whole.logsumexp(1))
+
+    def test_its_best_items_are_distinct_and_in_order(self, student: Student, corpus: Corpus, step: Step) -> None:
+        best = step.scores.best(4)
+        assert best.shape == (len(step.place), 4)
+        assert all(len(set(row)) == 4 for row in best.tolist())
+        found = step.scores.of(best)
+        assert (found.diff(dim=1) <= 0).all()
+        if student.kind.exact:
+            whole = step.scores.among(torch.arange(corpus.n_items))
+            torch.testing.assert_close(found, whole.topk(4).values)
+
+    def test_scores_at_some_positions_are_rows_of_those_at_all(self, corpus: Corpus, step: Step) -> None:
+        every = torch.arange(corpus.n_items)
+        chosen = torch.arange(len(step.place)) % 3 != 0
+        some = step.scores.rows(chosen)
+        torch.testing.assert_close(some.among(every), step.scores.among(every)[chosen])
+        torch.testing.assert_close(some.logsumexp, step.scores.logsumexp[chosen])
+        torch.testing.assert_close(some.of(some.best(2)), step.scores.of(step.scores.best(2))[chosen])
+        again = chosen[chosen].clone()
+        again[::2] = False
+        twice = torch.nonzero(chosen).squeeze(1)[again]
+        torch.testing.assert_close(some.rows(again).among(every), step.scores.among(every)[twice])
+
+
+class TestSeveralDomains:
+    @pytest.fixture
+    def corpora(self, student: Student) -> list[Corpus]:
+        if not student.kind.joint:
+            pytest.skip("it is of one domain")
+        return [student.world(n_items=12).corpus, student.world(n_items=21, seed=1).corpus]
+
+    def test_one_network_learns_two_domains(self, student: Student, corpora: list[Corpus]) -> None:
+        network, domains = student.build(*corpora), side_by_side(corpora)
+        train(network, domains, [None, None], student.options(), training(epochs=student.kind.epochs), 0)
+        for domain in domains:
+            scores = scored(network, domain)
+            assert scores.shape == (domain.corpus.n_users, domain.corpus.n_items)
+            best = scores.argsort(1, descending=True).numpy()
+            assert student.truth.right(best, domain.corpus) > 0.9
+
+    def test_a_batch_of_one_domain_teaches_nothing_about_the_others_items(
+        self, student: Student, corpora: list[Corpus]
+    ) -> None:
+        domains = side_by_side(corpora)
+        for taught, other in (domains, domains[::-1]):
+            network = student.build(*corpora).train()
+            total, _, count = step_losses(student.step(network, taught), None, None, 0.0)
+            (total / count).backward()
+            n_items = sum(corpus.n_items for corpus in corpora)
+            tables = [p.grad for p in network.parameters() if len(p) == n_items and p.grad is not None]
+            assert tables
+            for table in tables:
+                assert table[taught.items].any()
+                assert not table[other.items].any()
+
+
+class TestKeeping:
+    @pytest.fixture
+    def run(self, student: Student, tmp_path: Path) -> tuple[Artifact, dict[str, Corpus]]:
+        corpora = {"a": student.world(n_items=12).corpus} if student.kind.joint else {}
+        corpora["b"] = student.world(n_items=15, seed=1).corpus
+        return self.train(student, tmp_path / "runs", corpora), corpora
+
+    def train(self, student: Student, root: Path, corpora: dict[str, Corpus], seed: int = 0) -> Artifact:
+        address = Address("runs", {"domains": list(corpora), "seed": seed})
+        options, evaluate = student.options(**student.kind.random), EvaluateSettings()
+        return train_run(Store(root), address, corpora, options, training(), evaluate, None, seed, CPU)
+
+    def test_what_is_loaded_scores_as_what_was_trained(
+        self, student: Student, run: tuple[Artifact, dict[str, Corpus]]
+    ) -> None:
+        artifact, corpora = run
+        torch.manual_seed(99)
+        network = load_student(artifact, dict(reversed(corpora.items())))
+        assert not network.training
+        trained = student.build(*corpora.values(), **student.kind.random)
+        domains = side_by_side(list(corpora.values()))
+        train(trained, domains, [None] * len(domains), student.options(**student.kind.random), training(), 0)
+        assert same(network, trained)
+        for name, domain in zip(corpora, domains, strict=True):
+            assert torch.equal(scored(network, domain), scored(trained, domain))
+            for split in ("valid", "test"):
+                stored = read_ranks(artifact, name, split)
+                assert (rank_targets(network.scorer(domain), domain.corpus, split) == stored).all()
+
+    def test_the_same_seed_writes_the_same_bytes(
+        self, student: Student, run: tuple[Artifact, dict[str, Corpus]], tmp_path: Path
+    ) -> None:
+        artifact, corpora = run
+        again, other = (self.train(student, tmp_path / f"again {seed}", corpora, seed) for seed in (0, 1))
+        assert again.files[WEIGHTS] == artifact.files[WEIGHTS]
+        assert other.files[WEIGHTS].sha256 != artifact.files[WEIGHTS].sha256
+
+    def test_another_corpus_than_its_own_is_refused_in_one_line(
+        self, student: Student, run: tuple[Artifact, dict[str, Corpus]]
+    ) -> None:
+        artifact, corpora = run
+        with pytest.raises(UserError, match=r"a student of domain b, of which there is no corpus; add that domain$"):
+            load_student(artifact, {name: corpus for name, corpus in corpora.items() if name != "b"})
+        stranger = read_corpus(student.world(users=30, n_items=15).artifact)
+        with pytest.raises(UserError, match=r"of domain b, this one is \w{16}; take that corpus or train the student"):
+            load_student(artifact, {**corpora, "b": stranger})
+
+    def test_damaged_weights_are_refused(self, run: tuple[Artifact, dict[str, Corpus]]) -> None:
+        artifact, corpora = run
+        path = artifact.path / WEIGHTS
+        path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+        with pytest.raises(DamagedArtifact, match="is damaged"):
+            load_student(artifact, corpora)
