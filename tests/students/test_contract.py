@@ -159,8 +159,8 @@ KINDS = {
     "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
     "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
     "bert4rec": Kind({**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, epochs=30),
-    "fm": Kind({**_SMALL, "negatives": 6}, "successors", _DROPOUT, exact=False),
-    "deepfm": Kind({**_SMALL, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "fm": Kind({**_SMALL, "min_items": 1, "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "deepfm": Kind({**_SMALL, "min_items": 1, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
     "lightgcn": Kind(
         {"hidden": 16, "learning_rate": 1e-2, "repeats": True},
         "blocks",
