@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import click
 
 from ckd.pipeline.commands import Request, requested
-from ckd.pipeline.mishaps import explained
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -26,7 +26,6 @@ COMMANDS = {
 """Module and one line of help by subcommand, so that `ckd --help` need not import them."""
 
 USER_ERROR = 2
-INTERRUPTED = 130
 
 _SILENCE = 30
 """Seconds that are left to the first process to say what went wrong."""
@@ -86,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; run the same command again to go on", INTERRUPTED)
+        return _fail(GO_ON, INTERRUPTED)
     except BrokenPipeError:
         # Whatever is still buffered has no reader; without this the interpreter complains about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,10 @@
-"""What goes wrong in the file system, in words."""
+"""What ends a command early, in words: the file system, and Ctrl-C."""
 
 import errno
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+GO_ON = "interrupted; run the same command again to go on"
 
 _DENIED = {
     errno.EACCES: "permission denied",

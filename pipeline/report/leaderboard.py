@@ -87,7 +87,7 @@ def _standing(runs: Sequence[Artifact], metric: str, known: Mapping[str, Mapping
     return Standing(
         str(inputs["domain"]),
         str(inputs["student"]),
-        tuple(inputs["labels"]),
+        tuple(sorted(inputs["labels"])),
         settings_of(inputs, known),
         valid,
         test,

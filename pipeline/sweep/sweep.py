@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,27 +94,29 @@ def _train(
     where = settings.scheduler or f"{processes} process{'es' if processes > 1 else ''}"
     already = f", {wanted - len(jobs)} more are in the store" if wanted > len(jobs) else ""
     console.print(f"{len(jobs)} run{'s' if len(jobs) > 1 else ''} to train on {where}{already}")
-    try:
-        with Tally(jobs) as tally, workers(settings, processes, threads) as client:
-            trusted = client.scatter(signatures, broadcast=True)
-            waiting, told = list(jobs), False
-            while waiting := _round(client, waiting, trusted, threads, tally):
-                if not told:
-                    console.print(f"waiting for {len(waiting)} of the runs, which another process trains")
-                    told = True
-                time.sleep(_PAUSE)
-    finally:
-        _tidy(jobs)
+    with Tally(jobs) as tally, workers(settings, processes, threads, partial(_tidy, jobs)) as client:
+        trusted = client.scatter(signatures, broadcast=True)
+        waiting, told = list(jobs), False
+        while waiting := _round(client, waiting, trusted, threads, tally):
+            if not told:
+                console.print(f"waiting for {len(waiting)} of the runs, which another process trains")
+                told = True
+            time.sleep(_PAUSE)
+    _tidy(jobs)
     return tally.failed
 
 
-def _round(client: "Client", jobs: Sequence[Job], trusted: "Future[Signatures]", threads: int, tally: Tally) -> list[Job]:
+def _round(
+    client: "Client", jobs: Sequence[Job], trusted: "Future[Signatures]", threads: int, tally: Tally
+) -> list[Job]:
     """Train every run that nobody else trains; return the others."""
     from distributed import as_completed
 
     from ckd.pipeline.sweep.worker import train
 
-    futures = {client.submit(train, job, trusted, threads, pure=False): job for job in jobs}
+    # All in one graph, which is worked off in order: a sweep that is stopped has whole seeds, not some of each.
+    submitted = client.map(train, jobs, signatures=trusted, threads=threads, pure=False)
+    futures = dict(zip(submitted, jobs, strict=True))
     busy = []
     for future in as_completed(futures):
         job = futures[future]
