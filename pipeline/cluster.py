@@ -61,6 +61,7 @@ def workers(settings: ClusterSettings, processes: int, threads: int, tidy: Calla
     Raises:
         UserError: there is no scheduler, or its workers do not fit.
     """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(_QUIET), TemporaryDirectory(prefix="ckd-workers-") as folder:
 
         def leave() -> None:

@@ -66,7 +66,7 @@ def print_leaderboard(store: Store, runs: Sequence[Artifact], metric: str = METR
         "Test is shown for the record: whoever chooses by it measures nothing any more."
     )
     if left:
-        console.print(f"{left} more rows are left out by --limit {limit}.")
+        console.print(f"--limit {limit} leaves out {left} of {len(found)} rows.")
 
 
 def standings(runs: Sequence[Artifact], metric: str, store: Store) -> list[Standing]:

@@ -1,12 +1,15 @@
 """``--grid KEY=V1,V2,...``: the values that a sweep gives to one key of the configuration."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import product
 
 from ckd.pipeline.config.overrides import Override, OverrideError, parse_override
 
 OPTION = "--grid"
-_OPENING, _CLOSING = "[{", "]}"
+_OPENING, _CLOSING = ("[", "{"), ("]", "}")
+_BEFORE_QUOTES = (",", "[", "{", ":")
+_QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 
 
 class GridError(Exception):
@@ -41,24 +44,18 @@ def parse_grid(text: str) -> list[Override]:
 
 def split_values(text: str) -> list[str]:
     """Return the parts of a text between the commas that stand outside of brackets, braces and quotes."""
-    parts, start, depth, quote, before = [], 0, 0, "", ","
-    for place, character in enumerate(text):
-        if quote:
-            if character == quote and (quote == "'" or before != "\\"):
-                quote = ""
+    parts, start, place, depth, before = [], 0, 0, 0, ","
+    while place < len(text):
         # A quote within a word, as in `it's`, is one of its characters.
-        elif character in "'\"" and before in ",[{:":
-            quote = character
-        elif character in _OPENING:
-            depth += 1
-        elif character in _CLOSING:
-            depth -= 1
-        elif character == "," and depth <= 0:
+        quoted = _QUOTED.match(text, place) if before in _BEFORE_QUOTES else None
+        token = quoted[0] if quoted else text[place]
+        depth += (token in _OPENING) - (token in _CLOSING)
+        if token == "," and depth <= 0:
             parts.append(text[start:place])
             start = place + 1
-        if not character.isspace():
-            # Of two backslashes the second does not escape what follows.
-            before = "" if before == "\\" and character == "\\" else character
+        if not token.isspace():
+            before = token[-1]
+        place += len(token)
     return [*parts, text[start:]]
 
 
