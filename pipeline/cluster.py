@@ -26,10 +26,14 @@ _CONNECT = 10
 """Seconds in which a scheduler must answer."""
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ANY_PORT = "127.0.0.1:0"
+"""Of the HTTP servers that distributed always starts; there is nothing to be seen there."""
 _DIE = 5
 """Seconds in which a killed process must be gone."""
 
 _QUIET = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
     "distributed.admin.low-level-log-length": 0,
     # A process that dies takes its run with it; the second time it is the run that is at fault.
     "distributed.scheduler.allowed-failures": 1,
@@ -111,7 +115,8 @@ def _local(processes: int, threads: int, folder: str) -> Iterator[Client]:
                 processes=True,
                 loop=runner.loop,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address=_ANY_PORT,
+                worker_dashboard_address=_ANY_PORT,
                 silence_logs=logging.CRITICAL,
                 local_directory=folder,
                 env=dict.fromkeys(_THREADS, str(threads)),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 
 import psutil
 import pytest
@@ -48,20 +49,18 @@ def finished(printed):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """Environment in which no process can open a teacher, nor compute with more threads than it was told."""
+    """A PYTHONPATH under which no process can open a teacher."""
     folder = tmp_path_factory.mktemp("guard")
     (folder / "sitecustomize.py").write_text(GUARD)
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return pytest.MonkeyPatch, path
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="module")
 def swept(labelled, make_workplace, guarded, tmp_path_factory):
     """A workplace after a sweep that could open no teacher, and what it printed."""
     place = make_workplace(tmp_path_factory.mktemp("swept") / "workplace", labelled.store)
-    patch, path = guarded
-    with patch.context() as patched:
-        patched.setenv("PYTHONPATH", path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", guarded)
         done = place.ckd("distill", *GRID)
     assert done.returncode == 0, done.stderr
     return place, done
@@ -74,6 +73,7 @@ def start(place, *arguments):
 def wait_for_training(place, process):
     while not list(place.store.glob("runs/.*.partial")):
         assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
 
 
 def test_a_sweep_trains_every_run_once_and_no_process_of_it_opens_a_teacher(swept):
@@ -83,6 +83,13 @@ def test_a_sweep_trains_every_run_once_and_no_process_of_it_opens_a_teacher(swep
         (run["distilled"], (run["teaching"] or {}).get("alpha"), run["seed"]) for run in runs(place).values()
     )
     assert found == [(False, None, 0), (False, None, 1), *((True, a, seed) for a in (0.2, 0.8) for seed in (0, 1))]
+
+
+@pytest.mark.parametrize("name", ["transformers", "ckd.stages.precompute.label"])
+def test_the_guard_of_that_test_works(labelled, guarded, monkeypatch, name):
+    monkeypatch.setenv("PYTHONPATH", guarded)
+    done = labelled.ckd(code=f"import {name}")
+    assert done.stderr.splitlines()[-1] == f"AssertionError: {name} is imported"
 
 
 def test_it_prints_a_line_per_run_and_none_per_epoch(swept):
@@ -116,8 +123,8 @@ def test_a_run_that_fails_stops_no_other_and_is_named_at_the_end(swept, tmp_path
     done = place.ckd("distill", *GRID[:2], "--set", "distill.epochs=3", *more, "--jobs", "1")
     assert done.returncode == 2
     assert [line.partition(": the training diverged: ")[0] for line in done.stderr.splitlines()] == [
-        "error: small, tiny, distilled, alpha 0.2, learning_rate 1e+30, seed 0",
-        "small, tiny, distilled, alpha 0.8, learning_rate 1e+30, seed 0",
+        "error: small, tiny, distilled, learning_rate 1e+30, alpha 0.2, seed 0",
+        "small, tiny, distilled, learning_rate 1e+30, alpha 0.8, seed 0",
     ]
     assert len(runs(place)) == 8
     assert not list(place.store.glob("runs/.*"))
