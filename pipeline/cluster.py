@@ -37,7 +37,6 @@ _QUIET = {
     "distributed.admin.low-level-log-length": 0,
     # A process that dies takes its run with it; the second time it is the run that is at fault.
     "distributed.scheduler.allowed-failures": 1,
-    "distributed.scheduler.worker-saturation": 1.0,  # what waits is not assigned yet, so that the order is kept
     "distributed.comm.timeouts.connect": f"{_CONNECT}s",
 }
 

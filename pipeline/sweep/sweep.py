@@ -1,7 +1,8 @@
 """Trains the runs of a sweep that are not in the store, in parallel, and says what became of each."""
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -54,8 +55,9 @@ def sweep(request: Request, grids: Sequence[str], seeds: int | None, jobs: int |
         failed = _train(todo, len(wanted), signatures, jobs, threads or 1)
     else:
         console.print(f"all {len(wanted)} runs are in the store")
-    found = (job.plan.store.find(job.address) for job in wanted.values())
-    print_leaderboard(plans[0].store, [run for run in found if run is not None])
+    found = [run for job in wanted.values() if (run := job.plan.store.find(job.address)) is not None]
+    if found:
+        print_leaderboard(plans[0].store, found)
     if failed:
         raise UserError("\n".join(f"{name}: {text}" for name, text in failed.items()))
 
@@ -88,6 +90,7 @@ def _train(
 ) -> dict[str, str]:
     """Train runs; return the failed ones with what failed."""
     from ckd.pipeline.cluster import cores, workers  # distributed takes a second to import
+    from ckd.pipeline.sweep.known import known
 
     processes = min(processes or max(cores() // threads, 1), len(jobs))
     settings = jobs[0].plan.configuration.cluster
@@ -95,7 +98,8 @@ def _train(
     already = f", {wanted - len(jobs)} more are in the store" if wanted > len(jobs) else ""
     console.print(f"{len(jobs)} run{'s' if len(jobs) > 1 else ''} to train on {where}{already}")
     with Tally(jobs) as tally, workers(settings, processes, threads, partial(_tidy, jobs)) as client:
-        trusted = client.scatter(signatures, broadcast=True)
+        # A node of the graph, not scattered data: what a killed process held of those is gone for good.
+        trusted = client.submit(known, signatures, pure=False)
         waiting, told = list(jobs), False
         while waiting := _round(client, waiting, trusted, threads, tally):
             if not told:
@@ -107,19 +111,29 @@ def _train(
 
 
 def _round(
-    client: "Client", jobs: Sequence[Job], trusted: "Future[Signatures]", threads: int, tally: Tally
+    client: "Client", jobs: Sequence[Job], trusted: "Future[Mapping[Path, Signature]]", threads: int, tally: Tally
 ) -> list[Job]:
     """Train every run that nobody else trains; return the others."""
     from distributed import as_completed
 
     from ckd.pipeline.sweep.worker import train
 
-    # All in one graph, which is worked off in order: a sweep that is stopped has whole seeds, not some of each.
-    submitted = client.map(train, jobs, signatures=trusted, threads=threads, pure=False)
-    futures = dict(zip(submitted, jobs, strict=True))
-    busy = []
-    for future in as_completed(futures):
-        job = futures[future]
+    waiting, busy = deque(jobs), []
+    under_way: dict[Future[Outcome], Job] = {}
+    done = as_completed()
+
+    def hand_out() -> None:
+        # One run per worker and no more: what waits for a worker shares its fate, and loses its place in the order.
+        workers = max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
+        while waiting and len(under_way) < workers:
+            future = client.submit(train, waiting[0], trusted, threads, pure=False)
+            under_way[future] = waiting.popleft()
+            done.add(future)
+
+    hand_out()
+    for future in done:
+        job = under_way.pop(future)
+        hand_out()
         if (lost := _lost(future)) is not None:
             tally.fail(job, lost)
             continue
