@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -164,6 +165,32 @@ def test_its_processes_die_with_it_even_if_it_is_killed(labelled, tmp_path, make
     process.communicate(timeout=60)
     gone, alive = psutil.wait_procs(children, timeout=60)
     assert (len(gone) >= 2, alive) == (True, [])
+
+
+def trainer(process):
+    """The process that holds the lock of a run, once there is one."""
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if any("/locks/runs-" in file.path for file in child.open_files()):
+                    return child
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def test_a_run_whose_process_is_killed_is_tried_once_more_and_stops_no_other(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "unlucky", labelled.store)
+    more = ("--set", "distill.baseline=false", "--set", "distill.patience=300", "--set", "distill.epochs=300")
+    process = start(place, *more, "--seeds", "2", "--jobs", "1")
+    for _ in range(2):
+        found = trainer(process)
+        found.kill()
+        psutil.wait_procs([found])
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert said.startswith("error: small, tiny, distilled, seed 0: its process was killed, twice ")
+    assert [run["seed"] for run in runs(place).values()] == [1]
+    assert not list(place.store.glob("runs/.*"))
 
 
 def test_of_two_at_once_neither_fails_and_each_run_is_trained_by_one(swept, labelled, tmp_path, make_workplace):
