@@ -22,6 +22,7 @@ from ckd.stages.text.encoder import Encoder, locate_encoder
 from ckd.stages.text.settings import TextSettings
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.errors import UserError
+from ckd.storage.folds import Fold
 from ckd.storage.formats import CURVE
 from ckd.storage.keys import Address
 
@@ -103,6 +104,10 @@ class Plan:
     def labelled(self, teacher: str) -> list[str]:
         """Return the domains that a teacher labels."""
         return [domain for domain in self.configuration.domains if self.teacher(teacher).labels(domain)]
+
+    def label_folds(self, teacher: str) -> list[Fold]:
+        """Return the folds of users whose training positions are labelled by a teacher of their own."""
+        return self.teacher(teacher).user_folds() if "train" in self.configuration.labels.splits else []
 
     def reads(self, teacher: str) -> TextSettings | None:
         """Return how the item texts that a teacher reads become vectors, or None if it reads none."""
@@ -192,8 +197,8 @@ class Plan:
             return {}
         return settings.files(domain, f"teachers.{teacher}")
 
-    def adapted(self, teacher: str, domain: str) -> Address:
-        """Return the address of a teacher that is adapted by us.
+    def adapted(self, teacher: str, domain: str, fold: Fold | None = None) -> Address:
+        """Return the address of a teacher that is adapted by us, on all users or on those outside a fold.
 
         Raises:
             Pending: what it starts from has not been trained yet.
@@ -204,7 +209,7 @@ class Plan:
         start = digests(self.start(teacher, domain))
         kind = self.configuration.teachers[teacher].kind
         domain_keys = self.corpus(domain).key, self._text_key(teacher, domain)
-        return adapt_address(kind, self._resolved(settings), start, *domain_keys)
+        return adapt_address(kind, self._resolved(settings), start, *domain_keys, fold)
 
     def _resolved(self, settings: Settings) -> Settings:
         """Return the settings of a training with the precision that `auto` stands for on this machine."""
@@ -212,15 +217,16 @@ class Plan:
             return settings
         return settings.model_copy(update={"precision": "bfloat16" if self._on_gpu() else "float32"})
 
-    def frozen(self, teacher: str, domain: str) -> Mapping[str, Path]:
-        """Return the files of the teacher that labels a domain, by role.
+    def frozen(self, teacher: str, domain: str, fold: Fold | None = None) -> Mapping[str, Path]:
+        """Return the files of the teacher that labels a domain, or the training positions of a fold in it, by role.
 
         Raises:
             Pending: it has not been trained yet.
         """
         if self.teacher(teacher).adaptation() is None:
             return self.start(teacher, domain)
-        return self._trained(self.adapted(teacher, domain), teacher)
+        title = teacher if fold is None else f"{teacher}, {domain}, {fold},"
+        return self._trained(self.adapted(teacher, domain, fold), title)
 
     @cache  # noqa: B019
     def labels(self, teacher: str, domain: str) -> Address:
@@ -229,17 +235,20 @@ class Plan:
         Raises:
             Pending: the teacher has not been trained yet.
         """
-        return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain))
+        folds = [self._opinion(teacher, domain, fold)[1] for fold in self.label_folds(teacher)]
+        return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain), folds)
 
-    def item_vectors(self, teacher: str, domain: str) -> Address | None:
+    def item_vectors(self, teacher: str, domain: str, fold: Fold | None = None) -> Address | None:
         """Return the item vectors of a teacher for one domain, or None if they are not kept apart from labels."""
         if not self.teacher(teacher).encodes_items:
             return None
-        return item_vectors_address(*self._opinion(teacher, domain))
+        return item_vectors_address(*self._opinion(teacher, domain, fold))
 
     @cache  # noqa: B019
-    def _opinion(self, teacher: str, domain: str) -> tuple[str, dict[str, str], dict[str, Any], str, str | None]:
-        frozen = digests(self.frozen(teacher, domain))
+    def _opinion(
+        self, teacher: str, domain: str, fold: Fold | None = None
+    ) -> tuple[str, dict[str, str], dict[str, Any], str, str | None]:
+        frozen = digests(self.frozen(teacher, domain, fold))
         scoring = self.teacher(teacher).scoring(self._on_gpu)
         return (
             self.configuration.teachers[teacher].kind,

@@ -144,16 +144,20 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _cell(value: Value) -> str:
-    """Return one line; item texts come from strangers, so control characters are shown, not sent."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     text = _json_text(value) if isinstance(value, list | dict) else str(value)
-    return text if text.isprintable() else "".join(map(_printable, text))
+    return printable(text)
 
 
-def _printable(character: str) -> str:
+def printable(text: str) -> str:
+    """Return one line; item texts come from strangers, so control characters are shown, not sent."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 

@@ -1,8 +1,9 @@
 """What is still to do: for each step of a plan reuse, resume or compute, and why."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from ckd.pipeline.plan import Pending, Plan, difference
 from ckd.storage.artifact import Draft
@@ -54,6 +55,9 @@ def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:
         for domain in plan.labelled(teacher):
             subject = f"{teacher}, adapted to {domain}"
             yield _step(plan, "pretrain", "teacher", subject, partial(plan.adapted, teacher, domain))
+            for fold in plan.teacher(teacher).user_folds():
+                address_of = partial(plan.adapted, teacher, domain, fold)
+                yield _step(plan, "pretrain", "teacher", f"{subject}, {fold}", address_of)
 
 
 def _step(plan: Plan, command: str, what: str, subject: str, address_of: Callable[[], Address]) -> Step:
@@ -94,6 +98,7 @@ def _reason(plan: Plan, address: Address) -> str:
         same_kind = all(
             artifact.inputs.get(name) == address.inputs.get(name) for name in names if name in address.inputs
         )
+        same_kind = same_kind and _fold_number(artifact.inputs) == _fold_number(address.inputs)
         if address.kind == "labels":
             same_kind = artifact.path.parent == (plan.store.root / address.directory).parent
         changed = difference(address.inputs, artifact.inputs)
@@ -102,6 +107,12 @@ def _reason(plan: Plan, address: Address) -> str:
     if not nearest:
         return "not in the store"
     return f"changed since the stored one: {', '.join(_as_configured(name, address) for name in nearest)}"
+
+
+def _fold_number(inputs: Mapping[str, Any]) -> int | None:
+    """Return of which fold a teacher is; that of another one is another teacher, not one made otherwise."""
+    number: int | None = inputs.get("fold", {}).get("number")
+    return number
 
 
 def _as_configured(name: str, address: Address) -> str:

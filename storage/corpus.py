@@ -5,7 +5,7 @@ Codes are the ranks of the identifiers, so they do not depend on the order of th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ckd.storage.artifact import Artifact, Draft
+from ckd.storage.folds import Fold, fold_of
 from ckd.storage.parquet import read_table, write_table
 
 ITEMS, SEQUENCES = "items.parquet", "sequences.parquet"
@@ -114,6 +115,49 @@ class Corpus:
         shard = self.position_offsets[:-1] // rows
         edges = np.flatnonzero(np.diff(shard)) + 1
         yield from zip([0, *edges.tolist()], [*edges.tolist(), self.n_users], strict=True)
+
+    def folds(self, of: int) -> Int32s:
+        """Return the number of each user's fold, int32 [n_users]; see :func:`ckd.storage.folds.fold_of`."""
+        return np.fromiter((fold_of(user, of) for user in self.user_ids.to_pylist()), np.int32, self.n_users)
+
+    def outside(self, fold: Fold) -> "Corpus":
+        """Return the domain as if the users of a fold had never been: what the fold's teacher is adapted on.
+
+        The catalogue stays whole and keeps its codes; popularity counts the interactions of the users who are left.
+        """
+        left = self._of_users(np.flatnonzero(self.folds(fold.of) != fold.number))
+        popularity = training_popularity(left.sequence, left.lengths, self.n_items)
+        column = self.items.column_names.index("popularity")
+        items = self.items.set_column(column, "popularity", pa.array(popularity))
+        return replace(left, items=items)
+
+    def inside(self, fold: Fold) -> "Corpus":
+        """Return the users of a fold, in order, and the items as :meth:`outside` has them: whom its teacher labels."""
+        users = np.flatnonzero(self.folds(fold.of) == fold.number)
+        return replace(self._of_users(users), items=self.outside(fold).items)
+
+    def _of_users(self, users: Int64s) -> "Corpus":
+        kept = np.zeros(self.n_users, bool)
+        kept[users] = True
+        return replace(
+            self,
+            user_ids=self.user_ids.take(pa.array(users)),
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[users])]).astype(np.int64),
+            sequence=self.sequence[np.repeat(kept, self.lengths)],
+        )
+
+
+def training_popularity(sequence: Int32s, lengths: Int64s, n_items: int) -> Int32s:
+    """Count each item's interactions in training, int32 [n_items]: all but the last two of each user.
+
+    Args:
+        sequence: int32 [interactions], item codes, user after user.
+        lengths: int64 [n_users], interactions of each.
+        n_items: size of the catalogue.
+    """
+    ends = np.cumsum(lengths)
+    trained = np.arange(len(sequence)) < np.repeat(ends - HELD_OUT, lengths)
+    return np.bincount(sequence[trained], minlength=n_items).astype(np.int32)
 
 
 def split_of(position: npt.NDArray[np.integer], length: npt.NDArray[np.integer]) -> npt.NDArray[np.int8]:

@@ -4,6 +4,9 @@ A label artifact holds ``part-00000.parquet ...`` (the label rows, sorted by use
 corpus each) and ``vectors.parquet`` (the teacher's item vectors, if it has any). To the stored precision,
 ``raw score = logprob + logsumexp`` for stored items and ``state . vector`` for every other one; of ranked lists, which
 have no vectors, every other one has an equal share of what is not kept.
+
+Labels out of fold say so in their facts. Those of a training position are from the teacher of the user's fold, whose
+vectors are ``vectors-fold-<number>.parquet``; all others, and ``vectors.parquet``, from the teacher of all users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +31,11 @@ REST, UNIFORM = "rest", "uniform"
 """Fact of labels without states, and its value: every item that is not stored is as probable as any other such."""
 LISTED_WITHIN = "listed_within"
 """Fact beside it: items stored per position from which on that holds at every position."""
+UNLISTED_FIRST = "unlisted_first"
+"""Fact beside it: positions at which unlisted items are more probable than a listed one."""
+
+FOLDS = "folds"
+"""Fact of labels out of fold: how many folds there are."""
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -78,6 +86,14 @@ class LabelBlock:
     def k(self) -> int:
         """Stored items per position."""
         return int(self.items.shape[1])
+
+
+def in_order(blocks: Sequence[LabelBlock]) -> LabelBlock:
+    """Return the labels of several blocks, at least one, as one, sorted by user and position."""
+    columns = [name for name, column in vars(blocks[0]).items() if column is not None]
+    joined: dict[str, Any] = {name: np.concatenate([vars(block)[name] for block in blocks]) for name in columns}
+    whole = LabelBlock(**{"state": None, **joined})
+    return whole.take(np.lexsort((whole.position, whole.user)))
 
 
 def part_name(number: int) -> str:
@@ -136,13 +152,57 @@ def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats 
         block: its labels.
         n_items: size of the catalogue.
     """
-    facts = artifact.facts
-    if facts.get(REST) != UNIFORM or not block.k or facts[LISTED_WITHIN] > block.k:
+    if not _from_lists(artifact, block) or artifact.facts[LISTED_WITHIN] > block.k:
         return None
-    others = max(n_items - block.k, 1)
-    share = np.maximum(1 - block.kept_mass.astype(np.float64), _LEAST) / others
     # What is not stored is no more probable than what is, and of a small rest, float32 kept mass knows little.
-    return np.minimum(np.log(share), block.logprobs[:, -1]).astype(np.float32)
+    return np.minimum(_share(block, n_items), block.logprobs[:, -1]).astype(np.float32)
+
+
+def above_the_rest(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.NDArray[np.bool_]:
+    """Return which stored items surely stand above all that are not stored, bool [N, k].
+
+    Several that are as probable as the last one may be the first of many more that are cut off. Of ranked lists it is
+    known what is not listed, also where a list shorter than k is filled up with it: what is no more probable than
+    that, to the stored precision.
+    """
+    if _from_lists(artifact, block):
+        share = _share(block, n_items)
+        return np.asarray(block.logprobs > (share + _ROUNDING * np.abs(share))[:, None])
+    last = block.logprobs == block.logprobs[:, -1:]
+    return np.asarray(~last | (last.sum(1, keepdims=True) == 1))
+
+
+def out_of_order(artifact: Artifact, block: LabelBlock, n_items: int) -> bool:
+    """Return whether unlisted items may stand before listed ones that are not stored."""
+    return _from_lists(artifact, block) and bool(artifact.facts.get(UNLISTED_FIRST)) and block.k < n_items
+
+
+def _from_lists(artifact: Artifact, block: LabelBlock) -> bool:
+    return artifact.facts.get(REST) == UNIFORM and block.k > 0
+
+
+def _share(block: LabelBlock, n_items: int) -> npt.NDArray[np.float64]:
+    """Return the log of an equal share of what is not kept, float64 [N]."""
+    others = max(n_items - block.k, 1)
+    return np.asarray(np.log(np.maximum(1 - block.kept_mass.astype(np.float64), _LEAST) / others))
+
+
+_ROUNDING = 2.0**-7
+"""Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
+
+
+def fold_of_rows(artifact: Artifact, block: LabelBlock, corpus: Corpus) -> Ints | None:
+    """Return the number of the fold whose teacher gave each label, int32 [N], 0 for the teacher of all users.
+
+    Args:
+        artifact: whose facts say how many folds there are; without that, None is returned.
+        block: its labels.
+        corpus: that it labels.
+    """
+    folds = artifact.facts.get(FOLDS)
+    if folds is None:
+        return None
+    return np.where(block.split == SPLITS.index("train"), corpus.folds(folds)[block.user], 0).astype(np.int32)
 
 
 _LEAST = 1e-12

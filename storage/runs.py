@@ -70,7 +70,7 @@ def domains_of(run: Artifact) -> list[str]:
     """Return the domains of a student, in its order."""
     if "domain" in run.inputs:  # format 1
         return [run.inputs["domain"]]
-    return [domain["domain"] for domain in run.inputs["domains"]]
+    return list(run.inputs["domains"])
 
 
 def read_metrics(run: Artifact, domain: str) -> dict[str, dict[str, float]]:

@@ -13,22 +13,34 @@ VECTORS = "vectors.parquet"
 _ROW_GROUP = 4_096
 
 
-def write_vectors(draft: Draft, vectors: npt.NDArray[np.float32]) -> None:
-    """Write float32 [n_items, d], row = item code, exactly."""
+def vectors_name(fold: int = 0) -> str:
+    """Return the file name of item vectors: of labels out of fold, each fold's teacher has its own."""
+    return f"vectors-fold-{fold}.parquet" if fold else VECTORS
+
+
+def write_vectors(draft: Draft, vectors: npt.NDArray[np.float32], fold: int = 0) -> None:
+    """Write float32 [n_items, d], row = item code, exactly.
+
+    Args:
+        draft: of the artifact.
+        vectors: what is written.
+        fold: number of the fold whose teacher they are of; 0 for a teacher of all users.
+    """
     item = pa.array(np.arange(len(vectors), dtype=np.int32))
     table = pa.table({"item": item, "vector": fixed_lists(vectors)})
-    draft.add(VECTORS, lambda path: write_table(table, path, _ROW_GROUP), rows=len(vectors))
+    draft.add(vectors_name(fold), lambda path: write_table(table, path, _ROW_GROUP), rows=len(vectors))
 
 
-def read_vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:
-    """Load float32 [n_items, d], or None where the artifact holds no vectors.
+def read_vectors(artifact: Artifact, fold: int = 0) -> npt.NDArray[np.float32] | None:
+    """Load float32 [n_items, d], or None where the artifact holds no such vectors; ``fold`` as in writing.
 
     Raises:
         DamagedArtifact: the file's bytes differ from what was written.
     """
-    if VECTORS not in artifact.files:
+    name = vectors_name(fold)
+    if name not in artifact.files:
         return None
-    return matrix(read_table(artifact.verified(VECTORS), ["vector"])["vector"])
+    return matrix(read_table(artifact.verified(name), ["vector"])["vector"])
 
 
 def fixed_lists(values: npt.NDArray[Any]) -> pa.FixedSizeListArray:

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ckd.pipeline.config.load import load_configuration
-from ckd.pipeline.plan import Plan
+from ckd.pipeline.plan import Plan, Run
 from ckd.stages.evaluate.bootstrap import relative_gain
 from ckd.stages.evaluate.metrics import row_metrics
 from ckd.storage.artifact import Artifact
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGURATION = ROOT / "pipeline.yaml"
 CHOSEN = Path(__file__).with_name("chosen.json")
 STUDENT = "sasrec"
-RATES = ("distill.batch_size", "distill.learning_rate", "distill.weight_decay", f"students.{STUDENT}.dropout")
+RATES = ("distill.batch_size", *(f"students.{STUDENT}.{name}" for name in ("learning_rate", "weight_decay", "dropout")))
 GRID = [
     dict(zip(RATES, values, strict=True))
     for values in ((128, 0.001, 0.0, 0.5), (128, 0.001, 0.5, 0.5), (128, 0.001, 0.5, 0.3), (512, 0.002, 1.0, 0.5))
@@ -52,7 +52,7 @@ def train(domain: str, arm: str, point: Point, seed: int) -> Artifact:
     """Return the run of one trial, trained by `ckd distill` in a process of its own unless the store has it."""
     settings = overrides(arm, point, seed)
     plan = Plan(load_configuration(CONFIGURATION, settings))
-    address = plan.run(STUDENT, domain, distilled=arm == "distilled")
+    address = plan.run(Run(STUDENT, (domain,), arm == "distilled"))
     if (found := plan.store.find(address)) is not None:
         return found
     path = plan.configuration.domains[domain].path
@@ -75,7 +75,7 @@ def tune(jobs: int) -> None:
     best: dict[str, dict[str, Point]] = {domain: {} for domain in domains()}
     scores: dict[tuple[str, str], float] = {}
     for (domain, arm, point), run in zip(trials, runs, strict=True):
-        score = read_metrics(run)["valid"]["ndcg@10"]
+        score = read_metrics(run, domain)["valid"]["ndcg@10"]
         shown = "  ".join(f"{key.split('.')[-1]} {value:<7}" for key, value in point.items())
         print(f"{domain:12}{arm:11}{shown}  valid NDCG@10 {score:.4f}  best epoch {run.facts['best_epoch']}")
         if score > scores.get((domain, arm), -1.0):
@@ -95,7 +95,7 @@ def table(seeds: int, jobs: int) -> None:
     print("| domain | student | " + " | ".join(METRICS) + " |")
     print("|---|---|" + "---:|" * len(METRICS))
     for domain in chosen:
-        means = {arm: [rows(runs[domain, arm, seed]) for seed in range(seeds)] for arm in ARMS}
+        means = {arm: [rows(runs[domain, arm, seed], domain) for seed in range(seeds)] for arm in ARMS}
         for arm, values in means.items():
             cells = (spread([value[name].mean() for value in values]) for name in METRICS)
             print(f"| {domain} | {STUDENT} {arm} | " + " | ".join(cells) + " |")
@@ -108,9 +108,9 @@ def table(seeds: int, jobs: int) -> None:
         print(f"<!-- {domain}: NDCG@10 gain by seed: " + ", ".join(f"{value:+.1f} %" for value in each) + " -->")
 
 
-def rows(run: Artifact) -> dict[str, np.ndarray]:
+def rows(run: Artifact, domain: str) -> dict[str, np.ndarray]:
     """Return each metric of each user's test target."""
-    return row_metrics(read_ranks(run, "test"), (10, 50))
+    return row_metrics(read_ranks(run, domain, "test"), (10, 50))
 
 
 def spread(values: list[float]) -> str:

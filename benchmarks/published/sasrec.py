@@ -65,7 +65,7 @@ def configure(work: Path, domain: Path) -> Path:
 def main() -> None:
     """Convert, train one student a seed, print the table."""
     from ckd.pipeline.config.load import load_configuration
-    from ckd.pipeline.plan import Plan
+    from ckd.pipeline.plan import Plan, Run
     from ckd.storage.runs import read_metrics
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -81,11 +81,11 @@ def main() -> None:
         command = [sys.executable, "-m", "ckd.pipeline", "-c", str(path), "distill", "--set", f"seed={seed}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         plan = Plan(load_configuration(path, [f"seed={seed}"]))
-        run = plan.store.find(plan.run("sasrec", "published", distilled=False))
+        run = plan.store.find(plan.run(Run("sasrec", ("published",), False)))
         if run is None:
             raise RuntimeError(f"ckd distill left no run of seed {seed}")
         for name in PUBLISHED:
-            found[name].append(read_metrics(run)["test"][name])
+            found[name].append(read_metrics(run, "published")["test"][name])
     print(f"{'':12}{'published':>12}{'ckd, mean':>12}{'std':>10}   seeds")
     for name, published in PUBLISHED.items():
         values = np.array(found[name])

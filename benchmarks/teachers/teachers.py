@@ -17,7 +17,7 @@ import torch
 
 from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.device import chosen_device
-from ckd.pipeline.plan import Pending, Plan
+from ckd.pipeline.plan import Pending, Plan, Run
 from ckd.pipeline.tasks.inputs import corpus_of, text_of
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import pessimistic_rank
@@ -59,9 +59,9 @@ def sample(corpus: Corpus, most: int) -> np.ndarray:
 def rows(plan: Plan, domain: str, corpus: Corpus, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield each model and its ranks of the test targets of some users."""
     for student in plan.configuration.students:
-        run = plan.store.find(plan.run(student, domain, distilled=False))
+        run = plan.store.find(plan.run(Run(student, (domain,), False)))
         if run is not None:
-            yield student, read_ranks(run, "test")[users]
+            yield student, read_ranks(run, domain, "test")[users]
     for teacher in plan.configuration.teachers:
         if plan.teacher(teacher).labels(domain):
             try:

@@ -26,7 +26,8 @@ def command(configuration: Configuration, export: Path | None, half: bool) -> No
     """Train or adapt the teachers, once.
 
     A teacher with `pretrain` is trained on the source domains; a teacher with `adapt` is then adapted to each
-    domain on its training split. What is in the store already is not trained again.
+    domain on its training split, and with `adapt.folds` once more without the users of each fold. What is in the
+    store already is not trained again.
     """
     from ckd.pipeline.tasks.pretrain import pretrain
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckd.pipeline.config.problems import Problem, hint
+from ckd.pipeline.config.problems import Key, Problem, hint
+from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
 from ckd.stages.teachers import TEACHERS
 
 
@@ -33,9 +34,13 @@ def _ambiguous_names(data: Mapping[str, Any]) -> list[Problem]:
 
 def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
     known = list(_mapping(data, "teachers"))
+    named: list[tuple[Key, Any]] = [
+        *((("distill", "teachers", index), name) for index, name in enumerate(_chosen(data) or ())),
+        *((("distill", "teacher_temperature", name), name) for name in _softened(data)),
+    ]
     return [
-        Problem(("distill", "teachers", index), f"no teacher is named {name!r}{hint(name, known)}")
-        for index, name in enumerate(_chosen(data) or ())
+        Problem(key, f"no teacher is named {name!r}{hint(name, known)}")
+        for key, name in named
         if isinstance(name, str) and name not in known
     ]
 
@@ -54,12 +59,21 @@ def _scores_without_state(data: Mapping[str, Any]) -> list[Problem]:
     chosen, known = _chosen(data), _mapping(data, "teachers")
     lists = [name for name in known if _gives_lists(_mapping(known, name).get("kind"))]
     teachers = [name for name in (known if chosen is None else chosen) if name not in lists]
-    distill = _mapping(data, "distill")
-    scored = "loss" not in distill or _mapping(distill, "loss").get("in_batch", 0) != 0
-    if not (teachers and scored and _mapping(data, "labels").get("state") is False):
+    losses = _scoring_losses(data)
+    if not (teachers and losses and _mapping(data, "labels").get("state") is False):
         return []
-    text = "must be true: the loss in_batch scores items with the state; or take in_batch out of distill.loss"
-    return [Problem(("labels", "state"), text)]
+    named = " and ".join(losses)
+    they = f"the losses {named} score" if len(losses) > 1 else f"the loss {named} scores"
+    return [
+        Problem(("labels", "state"), f"must be true: {they} items with the state; or take {named} out of distill.loss")
+    ]
+
+
+def _scoring_losses(data: Mapping[str, Any]) -> list[str]:
+    """Return the losses in use that score items with the state."""
+    distill = _mapping(data, "distill")
+    chosen = _mapping(distill, "loss") if "loss" in distill else DistillSettings().loss
+    return [name for name in SCORING_LOSSES if chosen.get(name, 0) != 0]
 
 
 def _gives_lists(kind: Any) -> bool:
@@ -89,6 +103,10 @@ def _nothing_to_learn_from(data: Mapping[str, Any]) -> list[Problem]:
 def _chosen(data: Mapping[str, Any]) -> Sequence[Any] | None:
     chosen = _mapping(data, "distill").get("teachers")
     return chosen if isinstance(chosen, list | tuple) else None
+
+
+def _softened(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    return _mapping(_mapping(data, "distill"), "teacher_temperature")
 
 
 def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

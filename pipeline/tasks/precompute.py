@@ -1,7 +1,7 @@
 """Labels of every teacher for every domain."""
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 
@@ -20,6 +20,7 @@ from ckd.stages.teachers.contract import Opening, TextVectors
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
+from ckd.storage.folds import Fold
 from ckd.storage.vectors import read_vectors
 
 
@@ -35,7 +36,8 @@ def precompute(configuration: Configuration) -> None:
     pairs = [(teacher, domain) for teacher in configuration.teachers for domain in plan.labelled(teacher)]
     for teacher, domain in pairs:
         if teacher in plan.trained():
-            plan.frozen(teacher, domain)  # one that is not trained yet is said before anything is labelled
+            for fold in (None, *plan.label_folds(teacher)):
+                plan.frozen(teacher, domain, fold)  # one that is not trained yet is said before anything is labelled
     teacher_table({pair: labels_of(plan, *pair) for pair in pairs})
 
 
@@ -51,7 +53,10 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
     corpus = read_corpus(prepared)
     device = chosen_device(plan.configuration.device)
     text = None if way is None else text_of(plan, domain, way, corpus, device)
-    opened = _opener(plan, teacher, domain, corpus, text, device)
+    splits = plan.configuration.labels.splits
+    folds = plan.label_folds(teacher)
+    opened = _opener(plan, teacher, domain, text, device)
+    held_out = tuple(split for split in splits if split != "train") if folds else splits
     total = labelled_positions(corpus, plan.configuration.labels)
     with bar(f"labels of {teacher} for {domain}", total, "positions") as progress:
         return label_corpus(
@@ -59,24 +64,30 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
             address,
             corpus,
             plan.configuration.labels,
-            lambda: opened(False),
+            lambda: opened(corpus, held_out),
             device,
             progress.advance,
             progress.reuse,
-            lambda: serving_facts(opened(True), corpus, device),
+            lambda: serving_facts(opened(corpus, splits, serving=True), corpus, device),
+            [partial(_opener(plan, teacher, domain, text, device, fold), splits=("train",)) for fold in folds],
         )
 
 
+class _Open(Protocol):
+    """Opens a teacher over a corpus, to label some splits or to be served."""
+
+    def __call__(self, corpus: Corpus, splits: tuple[str, ...], serving: bool = False) -> Any: ...
+
+
 def _opener(
-    plan: Plan, teacher: str, domain: str, corpus: Corpus, text: TextVectors | None, device: torch.device
-) -> Callable[[bool], Any]:
-    """Return what opens a teacher, to label or (true) to be served; its item vectors are encoded once."""
+    plan: Plan, teacher: str, domain: str, text: TextVectors | None, device: torch.device, fold: Fold | None = None
+) -> _Open:
+    """Return what opens the teacher of all users or of a fold; its item vectors are encoded once."""
     settings = plan.configuration.teachers[teacher]
     module = TEACHERS.load(settings.kind)
-    address = plan.item_vectors(teacher, domain)
-    frozen, splits = plan.frozen(teacher, domain), plan.configuration.labels.splits
+    address, frozen = plan.item_vectors(teacher, domain, fold), plan.frozen(teacher, domain, fold)
 
-    def opened(serving: bool) -> Any:
+    def opened(corpus: Corpus, splits: tuple[str, ...], serving: bool = False) -> Any:
         kept = None if address is None else plan.store.find(address)
         vectors = None if kept is None else read_vectors(kept)
         found = module.open_teacher(Opening(settings, frozen, corpus, text, device, serving, vectors, splits))

@@ -17,12 +17,15 @@ from ckd.stages.teachers import TEACHERS, parallel
 from ckd.stages.teachers.contract import DomainData
 from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
+from ckd.storage.folds import Fold
 
 PRETRAINED = "pretrained"
 
 
 def pretrain(configuration: Configuration, export: Path | None, half: bool) -> None:
     """Train what is not in the store; copy each frozen teacher to ``export/<teacher>/<part>`` if asked.
+
+    The teachers of folds are not copied: they say nothing of any user but their fold's.
 
     Started by torchrun, all processes train together and the first one writes and reports.
 
@@ -40,9 +43,9 @@ def pretrain(configuration: Configuration, export: Path | None, half: bool) -> N
         console.quiet = parallel.rank() > 0
         for teacher in plan.trained():
             training = _training(plan, teacher)
-            for part, artifact in train(plan, teacher, training, device):
-                console.print(f"{teacher}, {part}: {artifact.path}")
-                if export is not None:
+            for part, fold, artifact in train(plan, teacher, training, device):
+                console.print(f"{_title(teacher, part, fold)}: {artifact.path}")
+                if export is not None and fold is None:
                     folder = export / teacher / part
                     parallel.on_first(partial(training.export, artifact.path, folder, half))
 
@@ -53,13 +56,24 @@ def _training(plan: Plan, teacher: str) -> ModuleType:
     return TEACHERS.load_part(plan.configuration.teachers[teacher].kind, "training", [*offers, "export"])
 
 
-def train(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Iterator[tuple[str, Artifact]]:
-    """Yield each frozen part of a teacher, trained if need be: ``pretrained``, then the domains it is adapted to."""
+def train(
+    plan: Plan, teacher: str, training: ModuleType, device: torch.device
+) -> Iterator[tuple[str, Fold | None, Artifact]]:
+    """Yield each frozen part of a teacher, trained if need be: ``pretrained``, then the domains it is adapted to.
+
+    Of a domain the teacher of all users comes first, then that of each fold.
+    """
     if plan.teacher(teacher).pretraining() is not None:
-        yield PRETRAINED, _pretrained(plan, teacher, training, device)
+        yield PRETRAINED, None, _pretrained(plan, teacher, training, device)
     if plan.teacher(teacher).adaptation() is not None:
         for domain in plan.labelled(teacher):
-            yield domain, _adapted(plan, teacher, domain, training, device)
+            data = _data(plan, teacher, domain, device)
+            for fold in (None, *plan.teacher(teacher).user_folds()):
+                yield domain, fold, _adapted(plan, teacher, domain, data, training, device, fold)
+
+
+def _title(teacher: str, part: str, fold: Fold | None) -> str:
+    return f"{teacher}, {part}" if fold is None else f"{teacher}, {part}, {fold}"
 
 
 def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.device) -> Artifact:
@@ -72,12 +86,19 @@ def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.de
     return pretrain_teacher(plan.store, plan.pretrained(teacher), training, settings, sources, device, *reports)
 
 
-def _adapted(plan: Plan, teacher: str, domain: str, training: ModuleType, device: torch.device) -> Artifact:
-    data = _data(plan, teacher, domain, device)
-    settings, title = plan.teacher(teacher).adaptation(), f"{teacher}, {domain}"
-    address, start = plan.adapted(teacher, domain), plan.start(teacher, domain)
+def _adapted(
+    plan: Plan,
+    teacher: str,
+    domain: str,
+    data: DomainData,
+    training: ModuleType,
+    device: torch.device,
+    fold: Fold | None,
+) -> Artifact:
+    settings, title = plan.teacher(teacher).adaptation(), _title(teacher, domain, fold)
+    address, start = plan.adapted(teacher, domain, fold), plan.start(teacher, domain)
     reports = epoch_lines(title), note_lines(title)
-    return adapt_teacher(plan.store, address, training, settings, start, data, device, *reports)
+    return adapt_teacher(plan.store, address, training, settings, start, data, device, *reports, fold)
 
 
 def _data(plan: Plan, teacher: str, domain: str, device: torch.device, augment: bool = False) -> DomainData:

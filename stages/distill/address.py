@@ -1,6 +1,6 @@
 """The key of one trained student. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ckd.stages.distill.settings import DistillSettings
@@ -8,8 +8,8 @@ from ckd.stages.settings import Settings
 from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
-_TRAINING = {"epochs", "patience", "batch_size"}
-_TEACHING = {"alpha", "temperature", "loss", "weighting", "curriculum"}
+_TRAINING = {"epochs", "patience", "batch_size", "average"}
+_TEACHING = {"alpha", "temperature", "loss", "student_items", "rank_against", "item_start", "weighting", "curriculum"}
 
 
 def run_address(
@@ -33,19 +33,23 @@ def run_address(
         labels: domain to teacher to the key of its labels; empty for a student without distillation.
     """
     distilled = any(labels.values())
-    domains = [
-        {"domain": domain, "corpus": corpus, "labels": dict(labels.get(domain, {}))}
-        for domain, corpus in corpora.items()
-    ]
     inputs: dict[str, Any] = {
         "student": student,
-        "domains": domains,
+        "domains": list(corpora),
+        "corpora": dict(corpora),
+        "labels": {domain: dict(labels.get(domain, {})) for domain in corpora},
         "distilled": distilled,
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
         "training": distill.model_dump(mode="json", include=_TRAINING),
-        "teaching": distill.model_dump(mode="json", include=_TEACHING) if distilled else None,
+        "teaching": _teaching(distill, {name for of in labels.values() for name in of}) if distilled else None,
         "mask_history": mask_history,
         "format": RUN_FORMAT,
     }
     return Address("runs", inputs)
+
+
+def _teaching(distill: DistillSettings, teachers: Collection[str]) -> dict[str, Any]:
+    own = distill.teacher_temperature.items()
+    softened = {name: temperature for name, temperature in own if name in teachers and temperature != 1}
+    return {**distill.model_dump(mode="json", include=_TEACHING), "teacher_temperature": softened}

@@ -4,7 +4,7 @@ Difficulty is computed by SQL over the corpus and the cached labels, from the tr
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -60,20 +60,38 @@ def difficulty(
     Raises:
         UserError: an expression is not valid SQL, or does not give one number per user.
     """
+    return combined(term_values(corpus, artifact, labels, terms), terms)
+
+
+def term_values(
+    corpus: Corpus, artifact: Artifact, labels: Mapping[str, Artifact], terms: Iterable[str]
+) -> dict[str, Float64s]:
+    """Return each term's value of every user, float64 [n_users], before it is ranked; -inf where a user has none.
+
+    Raises:
+        UserError: an expression is not valid SQL, or does not give one number per user.
+    """
     sources = [LabelSource(teacher, "domain", found) for teacher, found in labels.items()]
-    total = np.zeros(corpus.n_users)
+    values = {}
     # In one thread: which thread sums what is left to chance, and with it the last bits of an average, which order
     # users that differ in nothing else.
     with open_views(Contents({"domain": artifact}, sources), threads=1) as connection:
-        for term, weight in sorted(terms.items()):  # the order decides the last bits of the sum, and is in no key
+        for term in terms:
             query = TERMS.get(term) or _EXPRESSION.format(term)
             try:
                 with ask(connection, f"select user_id, term from ({query})") as answer:
-                    values = _by_user(list(answer.batches()), corpus)
+                    values[term] = _by_user(list(answer.batches()), corpus)
             except UserError as error:
                 raise UserError(f"distill.curriculum.difficulty: {term!r}: {error}") from None
-            total += weight * _ranks(values)
-    return _ranks(total, break_ties=True)
+    return values
+
+
+def combined(values: Mapping[str, Float64s], weights: Mapping[str, float]) -> Float64s:
+    """Return d(u) in [0, 1], float64 [n_users], of the values of its terms and their weights."""
+    total = np.zeros(len(next(iter(values.values()))))
+    for term, value in sorted(values.items()):  # the order decides the last bits of the sum, and is in no key
+        total += weights[term] * ranks(value)
+    return ranks(total, break_ties=True)
 
 
 def served_share(epoch: int, settings: CurriculumSettings) -> float:
@@ -101,9 +119,25 @@ def served(hardness: Float64s, epoch: int, settings: CurriculumSettings) -> Int6
         epoch: from 1.
         settings: pacing, start, warm-up.
     """
-    share = round(served_share(epoch, settings) * len(hardness), 6)  # 36 is not 36.000000000000007
-    count = max(1, math.ceil(share))
-    return np.argsort(hardness, kind="stable")[:count]
+    return np.argsort(hardness, kind="stable")[: _count(len(hardness), epoch, settings)]
+
+
+def first_epoch(hardness: Float64s, settings: CurriculumSettings) -> Int64s:
+    """Return the epoch that first serves each row, int64 [S], from 1 to ``warmup`` + 1; it is served ever after.
+
+    Args:
+        hardness: float64 [S], d(u) of the S sequences that can be served.
+        settings: pacing, start, warm-up.
+    """
+    counts = [_count(len(hardness), epoch, settings) for epoch in range(1, settings.warmup + 2)]
+    first = np.empty(len(hardness), np.int64)
+    first[np.argsort(hardness, kind="stable")] = 1 + np.searchsorted(counts, np.arange(len(hardness)), side="right")
+    return first
+
+
+def _count(sequences: int, epoch: int, settings: CurriculumSettings) -> int:
+    share = round(served_share(epoch, settings) * sequences, 6)  # 36 is not 36.000000000000007
+    return max(1, math.ceil(share))
 
 
 def _by_user(batches: Sequence[pa.RecordBatch], corpus: Corpus) -> Float64s:
@@ -119,12 +153,12 @@ def _by_user(batches: Sequence[pa.RecordBatch], corpus: Corpus) -> Float64s:
     return values
 
 
-def _ranks(values: Float64s, break_ties: bool = False) -> Float64s:
+def ranks(values: Float64s, break_ties: bool = False) -> Float64s:
     """Return ranks scaled to [0, 1]; equal values share their mean rank unless ties are broken by position."""
     order = np.argsort(values, kind="stable")
-    ranks = np.empty(len(values))
-    ranks[order] = np.arange(len(values))
+    place = np.empty(len(values))
+    place[order] = np.arange(len(values))
     if not break_ties:
         _, group = np.unique(values, return_inverse=True)
-        ranks = (np.bincount(group, weights=ranks) / np.bincount(group))[group]
-    return ranks / max(len(values) - 1, 1)
+        place = (np.bincount(group, weights=place) / np.bincount(group))[group]
+    return place / max(len(values) - 1, 1)

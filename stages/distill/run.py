@@ -1,12 +1,13 @@
 """One run: a trained student with its metrics, its configuration and the keys of all it was trained from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from ckd.stages.distill.curriculum import difficulty
+from ckd.stages.distill.geometry import principal_items
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.train import WATCHED, Epoch, Lesson, train
@@ -21,6 +22,7 @@ from ckd.stages.students.trained import save_student
 from ckd.storage.artifact import Artifact, Draft, Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.curve import write_curve
+from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
 from ckd.storage.runs import write_metrics, write_ranks
 
@@ -84,11 +86,29 @@ def train_run(
         network = STUDENTS.load(kind_of(student)).build(student, domains).to(device)
         taught = lessons() if lessons else {}
         given = [taught.get(name) for name in corpora]
+        if settings.item_start == "teacher":
+            _start_items(network, domains, given)
         curve = train(network, domains, given, student, settings, seed, evaluate.mask_history, on_epoch)
         facts = _keep(draft, network, dict(zip(corpora, domains, strict=True)), student, evaluate)
         write_curve(draft, curve)
         best = max(curve, key=lambda row: row[WATCHED])
         return draft.commit({**facts, "epochs": len(curve), "best_epoch": int(best["epoch"])})
+
+
+def _start_items(network: Any, domains: Sequence[Domain], lessons: Sequence[Lesson | None]) -> None:
+    for domain, lesson in zip(domains, lessons, strict=True):
+        if lesson is None:
+            continue
+        vectors = lesson.teaching.item_vectors()
+        if not vectors:
+            raise UserError(
+                "distill.item_start: none of the teachers has item vectors; let it be random, or add a teacher that "
+                "scores items by vectors"
+            )
+        table = network.items.weight
+        start = principal_items(vectors, table.shape[1], float(table[domain.items].std()))
+        with torch.no_grad():
+            table[domain.items] = torch.from_numpy(start).to(table.device)
 
 
 def kind_of(student: StudentSettings) -> str:

@@ -8,10 +8,16 @@ from pydantic import Field, field_validator
 from ckd.stages.settings import Settings
 
 Confidence = Literal["target_probability", "target_rank", "certainty", "none"]
-Consistency = Literal["overlap", "top_k_jaccard", "none"]
-LossName = Literal["in_batch", "top_k"]
+Consistency = Literal["overlap", "top_k_jaccard", "rank_biased_overlap", "none"]
+LossName = Literal["in_batch", "top_k", "top_k_plus_student", "rank"]
 Term = Literal["length", "popularity", "teacher_loss", "disagreement"]
+ItemStart = Literal["random", "teacher"]
 Pacing = Literal["linear", "root", "step", "none"]
+
+SCORING_LOSSES: tuple[LossName, ...] = ("in_batch", "top_k_plus_student")
+"""Losses that ask a teacher for scores of items that its labels do not store."""
+PERSISTENCE = 0.9
+"""Chance that a reader of two lists goes on to the next rank; the first ten then have 86 % of the weight."""
 
 
 class WeightingSettings(Settings):
@@ -24,7 +30,14 @@ class WeightingSettings(Settings):
     consistency: Consistency = Field(
         default="overlap",
         description="agreement with the other teachers: shared probability on the union of their stored items, "
-        "Jaccard index of their stored items, or none; 1 where only one teacher has a label",
+        "Jaccard index of their stored items, rank-biased overlap of their order, or none; 1 where only one teacher "
+        "has a label",
+    )
+    persistence: float = Field(
+        default=PERSISTENCE,
+        gt=0,
+        lt=1,
+        description="p of rank_biased_overlap: the weight of each rank is p times that of the rank before it",
     )
     consistency_power: float = Field(default=1.0, ge=0, description="b in softmax((log c + b log s) / r)")
     softness: float = Field(default=1.0, gt=0, description="r in softmax((log c + b log s) / r)")
@@ -73,11 +86,34 @@ class DistillSettings(Settings):
     alpha: float = Field(
         default=0.8, ge=0, le=1, description="share of the distillation loss; 0 trains on the truth alone"
     )
-    temperature: float = Field(default=1.0, gt=0, description="softens teacher and student alike in the losses")
+    temperature: float = Field(
+        default=1.0, gt=0, description="softens teacher and student alike in all losses but rank"
+    )
+    teacher_temperature: dict[str, float] = Field(
+        default_factory=dict,
+        description="by name of a teacher: softens its distribution alone, beside temperature, in all losses but rank; "
+        "1 for each that is not named. Confidence and consistency are those of the labels as they are stored",
+    )
     loss: dict[LossName, float] = Field(
         default={"in_batch": 1.0, "top_k": 1.0},
         min_length=1,
-        description="losses to sum, with their weights: in_batch, top_k",
+        description="losses to sum, with their weights: in_batch, top_k, top_k_plus_student, rank",
+    )
+    student_items: int = Field(
+        default=20,
+        ge=1,
+        description="the student's own best items that top_k_plus_student adds to the teacher's at every position, "
+        "as the student ranks them at that step",
+    )
+    rank_against: Literal["catalogue", "listed"] = Field(
+        default="catalogue",
+        description="what each choice of rank is made among: all items that the teacher has not listed before it, or "
+        "the listed ones alone",
+    )
+    item_start: ItemStart = Field(
+        default="random",
+        description="where a distilled student's item vectors start: at random, or at the principal components of the "
+        "teachers' item vectors",
     )
     weighting: WeightingSettings = Field(default_factory=WeightingSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)
@@ -87,6 +123,13 @@ class DistillSettings(Settings):
         default=8, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
     )
     batch_size: int = Field(default=128, ge=1, description="sequences per step")
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of the running mean of the weights, which is validated and kept; 0 takes the "
+        "weights as they are",
+    )
 
     @field_validator("loss")
     @classmethod
@@ -94,3 +137,10 @@ class DistillSettings(Settings):
         if any(weight < 0 for weight in loss.values()) or not any(loss.values()):
             raise ValueError("weights must not be negative, and one must be above zero")
         return loss
+
+    @field_validator("teacher_temperature")
+    @classmethod
+    def _above_zero(cls, temperatures: dict[str, float]) -> dict[str, float]:
+        if any(temperature <= 0 for temperature in temperatures.values()):
+            raise ValueError("temperatures must be above zero")
+        return temperatures

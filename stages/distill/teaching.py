@@ -1,63 +1,35 @@
 """The cached labels of all teachers for one domain, addressed by (user, position)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ckd.stages.distill.losses import in_batch, top_k
-from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.comparisons import COMPARISONS
+from ckd.stages.distill.opinion import Int64s, Opinion
+from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.labels import LISTED_WITHIN, REST, UNIFORM, LabelBlock, read_labels, rest_logprob
+from ckd.storage.folds import all_folds
+from ckd.storage.labels import (
+    FOLDS,
+    LISTED_WITHIN,
+    REST,
+    UNIFORM,
+    LabelBlock,
+    above_the_rest,
+    fold_of_rows,
+    out_of_order,
+    read_labels,
+    rest_logprob,
+)
 from ckd.storage.vectors import read_vectors
-
-Int64s = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """One teacher's labels as tensors.
-
-    Attributes:
-        row: int64 [n_positions], row of the labels of each position of the corpus, -1 where there is none.
-        items, logprobs, kept_mass: as in ``LabelBlock``.
-        state: float32 [N, d] or None.
-        vectors: float32 [n_items, d] or None, the teacher's item vectors.
-        rest: float32 [N] or None, log-probability of each item that is not stored, where it is the same for all.
-    """
-
-    row: Tensor
-    items: Tensor
-    logprobs: Tensor
-    kept_mass: Tensor
-    state: Tensor | None
-    vectors: Tensor | None
-    rest: Tensor | None = None
-
-    def scores(self, row: Tensor, items: Tensor) -> Tensor:
-        """Return the teacher's raw scores of any distinct items, float32 [len(row), len(items)].
-
-        Of ranked lists they are log-probabilities: as stored, and for every other item its equal share of the rest.
-        """
-        if self.state is not None and self.vectors is not None:
-            return self.state[row] @ self.vectors[items].T
-        if self.rest is None:
-            raise ValueError("these labels hold no states")
-        ordered, order = items.sort()
-        stored = self.items[row].to(items.dtype)
-        at = torch.searchsorted(ordered, stored).clamp(max=len(items) - 1)
-        n, column = (ordered[at] == stored).nonzero(as_tuple=True)
-        scores = self.rest[row].unsqueeze(1).repeat(1, len(items))
-        scores[n, order[at[n, column]]] = self.logprobs[row][n, column]
-        return scores
 
 
 class Teaching:
@@ -89,20 +61,38 @@ class Teaching:
         blocks, rows, opinions = [], [], []
         for teacher, artifact in labels.items():
             block = training_labels(artifact, corpus, settings)
-            if not len(block):
-                raise UserError(
-                    f"the labels of teacher {teacher} cover no training position; "
-                    "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
-                )
-            vectors = read_vectors(artifact)
+            refuse_empty(teacher, block)
+            fold = fold_of_rows(artifact, block, corpus)
+            vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
-            if settings.loss.get("in_batch") and (block.state is None or vectors is None) and rest is None:
-                raise UserError(_no_scores(teacher, artifact))
+            if _scoring(settings) and (block.state is None or vectors is None) and rest is None:
+                raise UserError(_no_scores(teacher, artifact, _scoring(settings)))
+            if settings.loss.get("rank") and out_of_order(artifact, block, corpus.n_items):
+                raise UserError(_no_order(teacher, corpus.n_items))
             row = row_index(block, corpus)
             blocks.append(block)
             rows.append(row)
-            opinions.append(_on_device(block, row, vectors, rest, device))
+            ranked = above_the_rest(artifact, block, corpus.n_items) if settings.loss.get("rank") else None
+            opinion = Opinion.of(
+                block,
+                row,
+                {
+                    "vectors": vectors,
+                    "rest": rest,
+                    "ranked": ranked,
+                    "fold": None if fold is None else fold.astype(np.int64),
+                },
+                device,
+                whole=block.k == corpus.n_items,
+                temperature=settings.teacher_temperature.get(teacher, 1.0),
+            )
+            opinions.append(opinion)
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
+
+    def item_vectors(self) -> list[npt.NDArray[np.float32]]:
+        """Return the item vectors of the teachers that have any, float32 [n_items, their width] each."""
+        found = [opinion.of_all_users() for opinion in self._opinions]
+        return [vectors.cpu().numpy() for vectors in found if vectors is not None]
 
     def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
@@ -112,55 +102,85 @@ class Teaching:
             scores: the student's at these positions.
             target: int64 [N], the items that followed.
         """
-        total = torch.zeros(len(place), device=place.device)
-        taught = torch.zeros_like(place, dtype=torch.bool)
-        distinct = torch.unique(target)
+        total = torch.zeros_like(scores.logsumexp)
+        taught = torch.zeros_like(target, dtype=torch.bool)
+        batch = torch.unique(target)
         for opinion, weight in zip(self._opinions, self._weight, strict=True):
             row = opinion.row[place]
             labelled = row >= 0
             if not bool(labelled.any()):
                 continue
             if bool(labelled.all()):
-                total = total + weight[place] * self._loss(opinion, row, scores, distinct)
+                total = total + weight[place] * self._loss(opinion, row, scores, batch)
             else:
-                value = self._loss(opinion, row[labelled], scores.rows(labelled), distinct)
-                total = total.index_put((labelled.nonzero().squeeze(1),), weight[place[labelled]] * value, True)
+                value = self._loss(opinion, row[labelled], scores.rows(labelled), batch)
+                total[labelled] = total[labelled] + weight[place[labelled]] * value
             taught |= labelled
         return total, taught
 
-    def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, distinct: Tensor) -> Tensor:
-        value = torch.zeros(len(row), device=row.device)
-        temperature = self._settings.temperature
-        if weight := self._settings.loss.get("top_k", 0.0):
-            items = opinion.items[row].long()
-            own = scores.of(items)
-            logsumexp = scores.normaliser(items, own)
-            value = value + weight * top_k(own, logsumexp, opinion.logprobs[row], opinion.kept_mass[row], temperature)
-        if weight := self._settings.loss.get("in_batch", 0.0):
-            taught = opinion.scores(row, distinct)
-            value = value + weight * in_batch(scores.among(distinct), taught, temperature)
+    def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, batch: Tensor) -> Tensor:
+        value = torch.zeros_like(scores.logsumexp)
+        for name, compare in COMPARISONS.items():  # in this order: the one in the configuration is in no key
+            if weight := self._settings.loss.get(name):
+                value = value + weight * compare(opinion, row, scores, batch, self._settings)
         return value
 
 
-def _no_scores(teacher: str, artifact: Artifact) -> str:
-    """Return why the items of a batch can't be scored."""
+def _scoring(settings: DistillSettings) -> list[str]:
+    """Return the losses in use that ask for scores of items which are not stored."""
+    return [name for name in SCORING_LOSSES if settings.loss.get(name)]
+
+
+def _no_scores(teacher: str, artifact: Artifact, losses: Sequence[str]) -> str:
+    """Return why items that are not stored can't be scored."""
+    without = f"leave {' and '.join(losses)} out"
     if artifact.facts.get(REST) == UNIFORM:
         return (
-            f"distill.loss.in_batch needs all listed items of teacher {teacher} in its labels; set labels.top_k to "
-            f"{artifact.facts[LISTED_WITHIN]} or more and run `ckd precompute`, or leave in_batch out (of "
+            f"distill.loss.{losses[0]} needs all listed items of teacher {teacher} in its labels; set labels.top_k to "
+            f"{artifact.facts[LISTED_WITHIN]} or more and run `ckd precompute`, or {without} (of "
             "log-probabilities so low that unlisted items come before listed ones, scores: logit keeps the order)"
         )
     return (
-        f"distill.loss.in_batch needs the states of teacher {teacher}, its labels hold none; "
-        "set labels.state: true and run `ckd precompute`, or leave in_batch out"
+        f"distill.loss.{losses[0]} needs the states of teacher {teacher}, its labels hold none; "
+        f"set labels.state: true and run `ckd precompute`, or {without}"
     )
+
+
+def _no_order(teacher: str, n_items: int) -> str:
+    return (
+        f"distill.loss.rank needs the order of teacher {teacher}, and some of its log-probabilities are so low that "
+        f"unlisted items, which have no order, come before listed ones; give the teacher scores: logit, set "
+        f"labels.top_k to {n_items} (the whole catalogue) and run `ckd precompute`, or leave rank out"
+    )
+
+
+def refuse_empty(teacher: str, block: LabelBlock) -> None:
+    """Refuse a teacher that has no label to train on.
+
+    Raises:
+        UserError: the block of its training labels is empty.
+    """
+    if not len(block):
+        raise UserError(
+            f"the labels of teacher {teacher} cover no training position; "
+            "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
+        )
 
 
 def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:
     """Load one teacher's labels of the training positions, as much of them as the losses need."""
-    wide = ["items", "logprobs"] + (["state"] if settings.loss.get("in_batch") else [])
+    wide = ["items", "logprobs"] + (["state"] if _scoring(settings) else [])
     block = read_labels(artifact, corpus, wide)
     return block.take(np.flatnonzero(block.split == 0))
+
+
+def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:
+    """Return a teacher's item vectors as in ``Opinion``, or None where the labels have none."""
+    vectors = read_vectors(artifact)
+    if vectors is None or FOLDS not in artifact.facts:
+        return vectors
+    per_fold = [read_vectors(artifact, fold.number) for fold in all_folds(artifact.facts[FOLDS])]
+    return np.stack([vectors, *(each for each in per_fold if each is not None)])
 
 
 def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:
@@ -168,24 +188,3 @@ def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:
     index = np.full(corpus.n_positions, -1, np.int64)
     index[corpus.position_offsets[block.user] + block.position - 1] = np.arange(len(block))
     return index
-
-
-def _on_device(
-    block: LabelBlock,
-    row: Int64s,
-    vectors: npt.NDArray[np.float32] | None,
-    rest: npt.NDArray[np.float32] | None,
-    device: torch.device,
-) -> Opinion:
-    def tensor(values: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(device)
-
-    return Opinion(
-        row=tensor(row),
-        items=tensor(block.items),
-        logprobs=tensor(block.logprobs),
-        kept_mass=tensor(block.kept_mass),
-        state=None if block.state is None else tensor(block.state),
-        vectors=None if vectors is None else tensor(vectors),
-        rest=None if rest is None else tensor(rest),
-    )

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from ckd.stages.distill.settings import Confidence, Consistency, WeightingSettings
+from ckd.stages.distill.settings import PERSISTENCE, Confidence, Consistency, WeightingSettings
 from ckd.storage.labels import LabelBlock
 
 Float64s = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ def weigh(labels: Sequence[LabelBlock], rows: Sequence[Rows], n_items: int, sett
     c = np.stack(
         [_spread(confidence(block, n_items, settings.confidence), row) for block, row in zip(labels, rows, strict=True)]
     )
-    s = consistency(labels, rows, settings.consistency)
+    s = consistency(labels, rows, settings.consistency, settings.persistence)
     strength = np.log(c.clip(_TINY)) + settings.consistency_power * np.log(s.clip(_TINY))
     strength = np.where(present, strength / settings.softness, -np.inf)
     best = strength.max(0, where=present, initial=-np.inf)
@@ -67,7 +67,9 @@ def confidence(block: LabelBlock, n_items: int, measure: Confidence) -> Float64s
     return np.ones(len(block))
 
 
-def consistency(labels: Sequence[LabelBlock], rows: Sequence[Rows], measure: Consistency) -> Float64s:
+def consistency(
+    labels: Sequence[LabelBlock], rows: Sequence[Rows], measure: Consistency, persistence: float = PERSISTENCE
+) -> Float64s:
     """Return how much each teacher agrees with the others, float64 [P, N], in [0, 1].
 
     It is the mean over the other teachers that have a label at the position, and 1 where there is none.
@@ -78,7 +80,7 @@ def consistency(labels: Sequence[LabelBlock], rows: Sequence[Rows], measure: Con
         both = np.flatnonzero((rows[p] >= 0) & (rows[q] >= 0))
         if measure == "none" or not len(both):
             continue
-        agreement = pair_agreement(labels[p], rows[p][both], labels[q], rows[q][both], measure)
+        agreement = pair_agreement(labels[p], rows[p][both], labels[q], rows[q][both], measure, persistence)
         for teacher in (p, q):
             total[teacher, both] += agreement
             others[teacher, both] += 1
@@ -86,12 +88,18 @@ def consistency(labels: Sequence[LabelBlock], rows: Sequence[Rows], measure: Con
 
 
 def pair_agreement(
-    left: LabelBlock, left_rows: Rows, right: LabelBlock, right_rows: Rows, measure: Consistency
+    left: LabelBlock,
+    left_rows: Rows,
+    right: LabelBlock,
+    right_rows: Rows,
+    measure: Consistency,
+    persistence: float = PERSISTENCE,
 ) -> Float64s:
     """Return the agreement of two teachers at N positions, float64 [N].
 
     ``overlap`` is sum_v min(p(v), q(v)) on the union of the stored items; an item that only one of them stored
     counts as zero, which makes it a lower bound. ``top_k_jaccard`` is the Jaccard index of the stored items.
+    ``rank_biased_overlap`` is RBO_ext of the stored items' order, see :func:`depth_weights`.
     """
     n, shift = len(left_rows), np.int64(1) << 32
     at = np.arange(n, dtype=np.int64)[:, None] * shift
@@ -101,9 +109,39 @@ def pair_agreement(
     if measure == "top_k_jaccard":
         shared = np.bincount(position, minlength=n)
         return shared / (left.k + right.k - shared)
+    if measure == "rank_biased_overlap":
+        # An item is in both lists from the deeper of its two ranks on.
+        depth = np.maximum(i % left.k, j % right.k)
+        weight = depth_weights(min(left.k, right.k), max(left.k, right.k), persistence)
+        return np.bincount(position, weights=weight[depth], minlength=n).clip(0, 1)
     p = left.logprobs[left_rows].ravel()[i].astype(np.float64)
     q = right.logprobs[right_rows].ravel()[j].astype(np.float64)
     return np.bincount(position, weights=np.exp(np.minimum(p, q)), minlength=n).clip(0, 1)
+
+
+def depth_weights(shorter: int, longer: int, persistence: float) -> Float64s:
+    """Return what an item adds to the rank-biased overlap by the depth that both lists have it at, float64 [longer].
+
+    RBO_ext of two lists of s and l >= s items (Webber, Moffat and Zobel 2010, "A similarity measure for indefinite
+    rankings", equation 32) extrapolates the agreement at the end of each list to infinite depth, so that equal lists
+    have 1 whatever their length:
+
+        (1 - p) / p (sum_{d=1..l} X_d / d p^d + sum_{d=s+1..l} X_s (d - s) / (s d) p^d)
+        + ((X_l - X_s) / l + X_s / s) p^l
+
+    It is linear in the overlaps X_d, the number of items that both have within depth d (the shorter one has no more
+    than s), and an item counts in all X_d from its own depth on.
+
+    Args:
+        shorter, longer: s and l, at least 1.
+        persistence: p, between 0 and 1.
+    """
+    d = np.arange(1, longer + 1, dtype=np.float64)
+    decay = (1 - persistence) * persistence ** (d - 1)
+    weights = np.cumsum((decay / d)[::-1])[::-1] + persistence**longer / longer
+    beyond = (decay * (d - shorter) / (shorter * d))[shorter:].sum()
+    weights[:shorter] += beyond + persistence**longer * (1 / shorter - 1 / longer)
+    return weights
 
 
 def scaled_gate(gate: Float64s, counted: npt.NDArray[np.bool_]) -> Float64s:

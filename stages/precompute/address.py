@@ -1,9 +1,10 @@
 """The key of the labels that one teacher gives to one domain. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckd.stages.precompute.settings import LabelSettings
+from ckd.storage.folds import FOLD_RULE
 from ckd.storage.formats import LABEL_FORMAT
 from ckd.storage.keys import Address
 
@@ -17,6 +18,7 @@ def label_address(
     scoring: Mapping[str, Any],
     corpus_key: str,
     text_key: str | None,
+    folds: Sequence[Mapping[str, str]] = (),
 ) -> Address:
     """Return where the labels belong.
 
@@ -29,7 +31,9 @@ def label_address(
         frozen: role to digest of the teacher's files.
         scoring: the teacher's settings that change its labels beside its files.
         corpus_key, text_key: the domain.
+        folds: of labels out of fold, ``frozen`` of each fold's teacher, in order.
     """
+    out_of_fold = {"folds": {"teachers": [dict(each) for each in folds], "rule": FOLD_RULE}} if folds else {}
     inputs = {
         **_opinion(kind, frozen, scoring, corpus_key, text_key),
         "top_k": settings.top_k,
@@ -37,6 +41,7 @@ def label_address(
         "state": settings.state,
         "precision": settings.precision,
         "format": LABEL_FORMAT,
+        **out_of_fold,
     }
     return Address("labels", inputs, (("teacher", teacher), ("domain", domain)))
 

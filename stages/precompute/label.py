@@ -1,7 +1,8 @@
 """Labels of one (teacher, domain), shard by shard, resumable."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,9 +15,11 @@ from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.precompute.shards import Shard, asked, selected, shards
 from ckd.stages.teachers.contract import RankedLists, Teacher
 from ckd.storage.artifact import Artifact, Draft, Receipt, Store
-from ckd.storage.corpus import Corpus
+from ckd.storage.corpus import SPLITS, Corpus
+from ckd.storage.errors import UserError
+from ckd.storage.folds import all_folds
 from ckd.storage.keys import Address
-from ckd.storage.labels import ROUNDINGS, LabelBlock, part_name, round_float16, write_part
+from ckd.storage.labels import FOLDS, ROUNDINGS, LabelBlock, in_order, part_name, round_float16, write_part
 from ckd.storage.progress import expect_shards
 from ckd.storage.vectors import write_vectors
 
@@ -25,13 +28,15 @@ Advance = Callable[[int, int], None]
 Measure = Callable[[], Mapping[str, Any]]
 """Gives facts about the teacher to remember in the manifest: parameters, serving time."""
 
+_TRAIN = SPLITS[0]
+
 
 class Labeller(Protocol):
     """A teacher that can be asked for the labels of a shard."""
 
     @property
-    def vectors(self) -> npt.NDArray[np.float32] | None:
-        """Item vectors [n_items, d] to store beside the labels, or None."""
+    def vectors(self) -> Sequence[npt.NDArray[np.float32]]:
+        """Item vectors [n_items, d] to store beside the labels: none, one, or one and then that of each fold."""
 
     def block(self, shard: Shard) -> LabelBlock:
         """Return the labels of a shard's positions, in order, as they are stored (rounded)."""
@@ -61,6 +66,7 @@ def label_corpus(
     advance: Advance = lambda _rows, _bytes: None,
     reuse: Callable[[int], None] = lambda _rows: None,
     measure: Measure = dict,
+    open_folds: Sequence[Callable[[Corpus], Teacher | RankedLists]] = (),
 ) -> Artifact:
     """Return the labels of one teacher for one domain: from the store, resumed, or computed.
 
@@ -74,6 +80,11 @@ def label_corpus(
         advance: progress.
         reuse: called with the rows of each shard that an interrupted run had finished.
         measure: what serving the teacher costs; not asked of ranked lists, which nothing serves.
+        open_folds: for labels out of fold, what gives the teacher of each fold, over a corpus of the fold's users. They
+            are all open at once; the memory is that of so many teachers.
+
+    Raises:
+        UserError: the teacher does not fit the domain or the settings.
     """
     with store.draft(address, resume=True) as draft:
         if (present := store.find(address)) is not None:
@@ -82,9 +93,12 @@ def label_corpus(
         done = {shard: receipt for shard in todo if (receipt := finished(draft, shard)) is not None}
         draft.keep_only([part_name(shard.number) for shard in done])
         expect_shards(draft, len(todo))
-        labeller = _labeller(open_teacher(), corpus, settings, device, measure)
-        if labeller.vectors is not None:
-            write_vectors(draft, labeller.vectors)
+        if open_folds:
+            labeller: Labeller = _fold_labeller(open_teacher(), open_folds, corpus, settings, device, measure)
+        else:
+            labeller = _labeller(open_teacher(), corpus, settings, device, measure)
+        for number, vectors in enumerate(labeller.vectors):
+            write_vectors(draft, vectors, number)
         for receipt in done.values():
             reuse(receipt.rows)
         earlier = device_seconds = sum(receipt.facts["device_seconds"] for receipt in done.values())
@@ -109,6 +123,53 @@ def _labeller(
     return DualEncoderLabeller(teacher, corpus, settings, device, measure)
 
 
+def _fold_labeller(
+    whole: Teacher | RankedLists,
+    open_folds: Sequence[Callable[[Corpus], Teacher | RankedLists]],
+    corpus: Corpus,
+    settings: LabelSettings,
+    device: torch.device,
+    measure: Measure,
+) -> "FoldLabeller":
+    def labeller(teacher: Teacher | RankedLists, users: Corpus, splits: Sequence[str]) -> DualEncoderLabeller:
+        if isinstance(teacher, RankedLists):
+            raise UserError(f"{teacher.source}: ranked lists are not given out of fold; set the teacher's folds to 0")
+        return DualEncoderLabeller(teacher, users, settings.model_copy(update={"splits": splits}), device, measure)
+
+    held_out = tuple(split for split in settings.splits if split != _TRAIN)
+    insides = [corpus.inside(fold) for fold in all_folds(len(open_folds))]
+    folds = [labeller(opened(inside), inside, (_TRAIN,)) for opened, inside in zip(open_folds, insides, strict=True)]
+    return FoldLabeller(labeller(whole, corpus, held_out), folds, corpus)
+
+
+class FoldLabeller:
+    """Labels of training positions out of fold, each from the teacher of its user's fold, and of all others.
+
+    Its parts are labellers of one teacher each: the ``whole`` one labels the held-out positions of all users, that of
+    a fold the training positions of the fold's users, numbered as :meth:`Corpus.inside` has them.
+    """
+
+    def __init__(self, whole: "DualEncoderLabeller", folds: Sequence["DualEncoderLabeller"], corpus: Corpus) -> None:
+        self._whole, self._folds = whole, folds
+        fold_of_user = corpus.folds(len(folds))
+        self._users = [np.flatnonzero(fold_of_user == fold.number) for fold in all_folds(len(folds))]
+        self.vectors = tuple(vectors for each in (whole, *folds) for vectors in each.vectors)
+
+    def block(self, shard: Shard) -> LabelBlock:
+        """Return the labels of a shard."""
+        blocks = [self._whole.block(shard)] if self._whole.labels_anything else []
+        for labeller, users in zip(self._folds, self._users, strict=True):
+            first, last = np.searchsorted(users, [shard.first, shard.last]).tolist()
+            if first < last:
+                block = labeller.block(Shard(shard.number, first, last))
+                blocks.append(replace(block, user=users[block.user].astype(np.int32)))
+        return in_order(blocks)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what was measured of the teacher of all users, and how many folds there are and users in each."""
+        return {**self._whole.facts(), FOLDS: len(self._folds), "users_of_folds": [len(users) for users in self._users]}
+
+
 class DualEncoderLabeller:
     """Labels by an exact search over the item vectors."""
 
@@ -117,9 +178,15 @@ class DualEncoderLabeller:
     ) -> None:
         self._teacher, self._corpus, self._settings = teacher, corpus, settings
         self._measure = measure
-        self.vectors: npt.NDArray[np.float32] = teacher.item_vectors().cpu().numpy().astype(np.float32)
+        vectors: npt.NDArray[np.float32] = teacher.item_vectors().cpu().numpy().astype(np.float32)
+        self.vectors = (vectors,)
         # The search uses the vectors as stored, so that anyone can repeat its scores from the shards.
-        self._searched = torch.from_numpy(self.vectors).to(device, torch.float64)
+        self._searched = torch.from_numpy(vectors).to(device, torch.float64)
+
+    @property
+    def labels_anything(self) -> bool:
+        """Whether any split is labelled."""
+        return bool(self._settings.splits)
 
     def block(self, shard: Shard) -> LabelBlock:
         """Return the labels of a shard."""

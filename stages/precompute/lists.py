@@ -18,7 +18,7 @@ from ckd.stages.precompute.shards import Shard, asked, selected
 from ckd.stages.teachers.contract import RankedLists
 from ckd.storage.corpus import SPLITS, Corpus, Positions
 from ckd.storage.errors import UserError
-from ckd.storage.labels import LISTED_WITHIN, REST, ROUNDINGS, UNIFORM, LabelBlock
+from ckd.storage.labels import LISTED_WITHIN, REST, ROUNDINGS, UNIFORM, UNLISTED_FIRST, LabelBlock
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -40,6 +40,7 @@ class Completed:
         unlisted: float64 [n_positions], log-probability of each unlisted item; minus infinity where all are listed.
         entropy: float64 [n_positions], nats; zero where there is no list.
         within: int64 [n_positions], rank by which every item has come that is not as probable as an unlisted one.
+        below: int64 [n_positions], listed items that are less probable than an unlisted one.
     """
 
     offsets: Int64s
@@ -48,6 +49,7 @@ class Completed:
     unlisted: Float64s
     entropy: Float64s
     within: Int64s
+    below: Int64s
 
 
 def complete(lists: RankedLists, n_items: int) -> Completed:
@@ -83,13 +85,14 @@ def complete(lists: RankedLists, n_items: int) -> Completed:
         unlisted=spread(share, -np.inf),
         entropy=spread(np.maximum(surprise, 0.0), 0.0),
         within=spread(np.where(below > 0, n_items, above), 0),
+        below=spread(below, 0),
     )
 
 
 class ListLabeller:
     """Labels of a domain from ranked lists; nothing of it is served, so it has no vectors and no states."""
 
-    vectors: None = None
+    vectors: tuple[()] = ()
 
     def __init__(self, lists: RankedLists, corpus: Corpus, settings: LabelSettings) -> None:
         """Complete the lists.
@@ -132,8 +135,14 @@ class ListLabeller:
     def facts(self) -> Mapping[str, Any]:
         """Return how items that are not stored are scored; there is no network to count or to time."""
         corpus = self._corpus
-        within = self._completed.within[asked(corpus.positions(), self._settings)]
-        return {REST: UNIFORM, LISTED_WITHIN: int(within.max(initial=0)), "parameters": None, "ms_per_1000_users": None}
+        wanted = asked(corpus.positions(), self._settings)
+        return {
+            REST: UNIFORM,
+            LISTED_WITHIN: int(self._completed.within[wanted].max(initial=0)),
+            UNLISTED_FIRST: int((self._completed.below[wanted] > 0).sum()),
+            "parameters": None,
+            "ms_per_1000_users": None,
+        }
 
 
 def _refuse_missing(lists: RankedLists, corpus: Corpus, settings: LabelSettings) -> None:

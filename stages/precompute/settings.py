@@ -19,7 +19,7 @@ class LabelSettings(Settings):
     state: bool = Field(
         default=True,
         description="store the teacher's query vector, with which the score of any item is one dot product; "
-        "the in_batch loss needs it",
+        "the losses in_batch and top_k_plus_student need it",
     )
     precision: Literal["float16", "bfloat16", "float32"] = Field(
         default="float16", description="precision to which stored log-probabilities are rounded"

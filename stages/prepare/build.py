@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from ckd.stages.prepare.core import k_core
 from ckd.stages.prepare.raw import RawDomain
-from ckd.storage.corpus import HELD_OUT, MIN_LENGTH, TEXT_FIELDS
+from ckd.storage.corpus import MIN_LENGTH, TEXT_FIELDS, training_popularity
 
 Int64s = npt.NDArray[np.int64]
 
@@ -47,7 +47,7 @@ def build_corpus(raw: RawDomain, k: int) -> BuiltCorpus:
     lengths = np.bincount(user, minlength=len(user_rows))
     sequence = item[order].astype(np.int32)
     return BuiltCorpus(
-        items=_items_table(raw.items.take(item_rows), _popularity(sequence, lengths, len(item_rows))),
+        items=_items_table(raw.items.take(item_rows), training_popularity(sequence, lengths, len(item_rows))),
         sequences=_sequences_table(raw.user_ids.take(user_rows), lengths, sequence, raw.whole[rows][order]),
         core=counts(raw.user[core], raw.item[core]),
     )
@@ -72,13 +72,6 @@ def _codes(rows: Int64s, ids: pa.Array) -> tuple[Int64s, pa.Array]:
     code_of_row = np.empty(len(ids), dtype=np.int64)
     code_of_row[by_rank] = np.cumsum(used) - 1
     return code_of_row[rows], pa.array(by_rank[used])
-
-
-def _popularity(sequence: npt.NDArray[np.int32], lengths: Int64s, n_items: int) -> npt.NDArray[np.int32]:
-    """Count each item's interactions [n_items] in training: all but the last two of each user."""
-    ends = np.cumsum(lengths)
-    trained = np.arange(len(sequence)) < np.repeat(ends - HELD_OUT, lengths)
-    return np.bincount(sequence[trained], minlength=n_items).astype(np.int32)
 
 
 def _items_table(items: pa.Table, popularity: npt.NDArray[np.int32]) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,9 @@ from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, EpochReport, Job
 from ckd.stages.teachers.state import made_on
 from ckd.storage.artifact import Artifact, Draft, Store
+from ckd.storage.corpus import Corpus
+from ckd.storage.errors import UserError
+from ckd.storage.folds import Fold
 from ckd.storage.keys import Address
 from ckd.storage.progress import TRAINING_STATES, forget_training, training_states
 
@@ -60,14 +63,37 @@ def adapt_teacher(
     device: torch.device,
     on_epoch: EpochReport,
     note: Note = lambda _: None,
+    fold: Fold | None = None,
 ) -> Artifact:
-    """Return the teacher in the files ``start`` adapted to one domain: from the store, gone on with, or trained now."""
+    """Return the teacher in the files ``start`` adapted to one domain: from the store, gone on with, or trained now.
+
+    Args:
+        store, address, training, settings, device, on_epoch, note: as in :func:`pretrain_teacher`.
+        start: files of the frozen teacher that is adapted, by role.
+        domain: what it is adapted to.
+        fold: whose users it never sees: it is trained on the users of the other folds, and its epoch is chosen on their
+            validation targets alone.
+
+    Raises:
+        UserError: there is nobody to train on.
+    """
 
     def train(draft: Draft | None, state: Path | None) -> dict[str, Any]:
-        facts: dict[str, Any] = training.adapt_into(Job(draft, settings, device, on_epoch, state), start, domain)
-        return facts
+        seen = domain if fold is None else replace(domain, corpus=_outside(domain.corpus, fold))
+        facts: dict[str, Any] = training.adapt_into(Job(draft, settings, device, on_epoch, state), start, seen)
+        return facts if fold is None else facts | {"fold": fold._asdict(), "users": seen.corpus.n_users}
 
     return _trained(store, address, train, made_on(device), note)
+
+
+def _outside(corpus: Corpus, fold: Fold) -> Corpus:
+    others = corpus.outside(fold)
+    if not others.n_users:
+        raise UserError(
+            f"nobody to train on: all {corpus.n_users} users of corpus {corpus.key[:16]} are in {fold}, whose teacher "
+            "sees the others only; set the teacher's folds to 0, or add users"
+        )
+    return others
 
 
 @dataclass(frozen=True)

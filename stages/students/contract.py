@@ -1,7 +1,7 @@
 """What `ckd distill` asks of a student.
 
 A student is a ``torch.nn.Module`` over the items of one or several domains. Its trainer serves it users' sequences and
-hears, for some positions of them, what the student makes of the items. How histories become scores is its own.
+hears, for positions of them, what the student makes of the items; how histories become scores is the student's own.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows
 from ckd.stages.evaluate.ranking import Scorer
@@ -63,15 +63,18 @@ class Scores(Protocol):
         """Return the log-normaliser in which some items are exact, float [N]: no less than their logsumexp.
 
         Args:
-            items: int64 [N, m], distinct in each row.
-            own: float [N, m], their scores.
+            items: int64 [N, m].
+            own: float [N, m], their scores; minus infinity where an item stands in its row already.
         """
 
     def best(self, m: int) -> Tensor:
-        """Return the best items at each position, int64 [N, m]; of a student that samples, of those it sampled."""
+        """Return the best items at each position, int64 [N, m], best first; all of them, if there are no m.
 
-    def rows(self, chosen: Tensor) -> "Scores":
-        """Return the scores at some positions: bool [N]."""
+        Of a student that samples the catalogue they are the best of its sample.
+        """
+
+    def rows(self, chosen: Tensor | slice) -> "Scores":
+        """Return the scores at some positions: bool [N], int64 [M] or a slice."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,11 @@ class Student(Protocol):
 
     Attributes:
         max_length: training positions of a sequence that are served, the last ones.
+        items: float32 [n_items of all domains, d], what the student knows of each item by itself.
     """
 
     max_length: int
+    items: nn.Embedding
 
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Return what these sequences teach; with gradients.

@@ -40,14 +40,13 @@ class FullScores(Scores):
         return self.logsumexp
 
     def best(self, m: int) -> Tensor:
-        """Return int64 [N, m]."""
+        """Return int64 [N, min(m, n_items)], best first; which of equal items comes first is not said."""
         return self._at_positions(self._logits.detach().topk(min(m, self._logits.shape[1]), dim=1).indices)
 
-    def rows(self, chosen: Tensor) -> "FullScores":
-        """bool [N] -> the same at fewer positions."""
-        if self._row is not None:
-            return FullScores(self._logits, self._row[chosen])
-        return FullScores(self._logits, torch.nonzero(chosen).squeeze(1))
+    def rows(self, chosen: Tensor | slice) -> "FullScores":
+        """Bool [N], int64 [M] or a slice -> the scores at these positions."""
+        row = torch.arange(len(self._logits), device=self._logits.device) if self._row is None else self._row
+        return FullScores(self._logits, row[chosen])
 
     def _at_positions(self, values: Tensor) -> Tensor:
         return values if self._row is None else values[self._row]

@@ -4,14 +4,34 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ckd.stages import settings
 from ckd.storage.errors import UserError
+from ckd.storage.folds import Fold, all_folds
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISION = "of the forward pass in training: auto is bfloat16 (autocast) on a GPU and float32 elsewhere"
 SEED = "of the training; the students' seed does not touch a teacher"
+
+
+class AdaptationSettings(settings.Settings):
+    """Base of the settings of a training on each domain."""
+
+    folds: int = Field(
+        default=0,
+        ge=0,
+        description="split the users in so many folds, each with one more teacher that is adapted on the others' users "
+        "and labels the fold's training positions, of which the teacher of all users is over-sure; 0: that one labels "
+        "everything",
+    )
+
+    @field_validator("folds")
+    @classmethod
+    def _others(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("1 fold leaves no other users to adapt its teacher on; give 2 or more, or 0 for none")
+        return folds
 
 
 class TeacherSettings(settings.Settings):
@@ -54,6 +74,11 @@ class TeacherSettings(settings.Settings):
     def adaptation(self) -> settings.Settings | None:
         """Return the settings of the training on each domain, or None."""
         return None
+
+    def user_folds(self) -> list[Fold]:
+        """Return the folds of users that have a teacher of their own beside the one adapted on all users."""
+        adaptation = self.adaptation()
+        return all_folds(adaptation.folds) if isinstance(adaptation, AdaptationSettings) else []
 
     def starts_from(self) -> bool:
         """Return whether adaptation starts from a pre-trained network or checkpoint, not from nothing."""

@@ -14,6 +14,8 @@ from ckd.stages.distill.teaching import Teaching, row_index, training_labels
 from ckd.stages.distill.train import train
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import side_by_side
+from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 
 Array = npt.NDArray[Any]
@@ -63,7 +65,7 @@ class Teachers:
         scores = torch.randn(len(self.place), self.corpus.n_items, generator=torch.Generator().manual_seed(2))
         target = torch.from_numpy(self.corpus.positions().target[self.place].astype(np.int64))
         teaching = Teaching.load(self.corpus, labels, option, CPU)
-        value, labelled = teaching.losses(torch.from_numpy(self.place), scores, scores.logsumexp(1), target)
+        value, labelled = teaching.losses(torch.from_numpy(self.place), FullScores(scores), target)
         return value.numpy(), labelled.numpy(), teaching
 
 
@@ -173,6 +175,7 @@ def test_a_domain_that_only_one_teacher_labelled_is_taught_by_it_alone(teachers:
     assert lesson.teaching.labelled[teachers.place].all()
     kind = STUDENTS.load("sasrec")
     torch.manual_seed(0)
-    network = kind.build(kind.Settings(hidden=8, blocks=1, max_length=8), corpus.n_items)
-    curve = train(network, corpus, option, lesson, seed=0)
+    sizes = kind.Settings(hidden=8, blocks=1, max_length=8)
+    network = kind.build(sizes, side_by_side([corpus]))
+    curve = train(network, side_by_side([corpus]), [lesson], sizes, option, seed=0)
     assert all(row["teacher_loss"] > 0 for row in curve)

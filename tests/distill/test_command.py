@@ -103,7 +103,7 @@ def facts_of(folder):
 
 def costs(folder):
     size = sum(tensor.size for tensor in load_file(folder / "model.safetensors").values())
-    return [f"{size:,}", f"{facts_of(folder)['ms_per_1000_users']:.1f}"]
+    return [f"{size:,}", f"{facts_of(folder)['ms_per_1000_users']['tiny']:.1f}"]
 
 
 def four_digits(values):
@@ -216,6 +216,15 @@ def test_no_teacher_is_loaded_and_another_store_gets_the_same_students(labelled,
     assert len(lines_of_training(done.stdout)) == 6
     for distilling, folder in runs(distilled).items():
         assert results(runs(place)[distilling]) == results(folder)
+
+
+def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(labelled):
+    before = contents(labelled.folder)
+    done = labelled.ckd("distill", "--explain", code=GUARDED + MAIN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("tiny: ")
+    assert done.stderr == ""
+    assert contents(labelled.folder) == before
 
 
 @pytest.mark.parametrize("name", ["transformers", "ckd.stages.teachers.unisrec.teacher", "ckd.stages.precompute.label"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckd.stages.distill import curriculum
-from ckd.stages.distill.curriculum import difficulty, served, served_share
+from ckd.stages.distill.curriculum import difficulty, first_epoch, served, served_share
 from ckd.stages.distill.settings import CurriculumSettings, Term
 from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
@@ -76,6 +76,16 @@ def test_what_is_served_only_grows_until_it_is_everything(option: CurriculumSett
     for epoch in (option.warmup + 1, option.warmup + 100):
         assert served_share(epoch, option) == 1
         assert sorted(served(hardness, epoch, option)) == list(range(len(hardness)))
+
+
+@given(pacings, hardnesses)
+def test_the_first_epoch_of_a_sequence_is_the_first_that_serves_it(option: CurriculumSettings, hardness: Array) -> None:
+    epochs = range(1, option.warmup + 3)
+    rows = [set(served(hardness, epoch, option).tolist()) for epoch in epochs]
+    wanted = [
+        next(epoch for epoch, now in zip(epochs, rows, strict=True) if row in now) for row in range(len(hardness))
+    ]
+    assert first_epoch(hardness, option).tolist() == wanted
 
 
 @given(pacings, hardnesses, st.integers(1, 25))

@@ -1,7 +1,7 @@
 """Each loss against its formula in float64, and against numbers worked out by hand."""
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckd.stages.distill.losses import cross_entropy, in_batch, top_k
+from ckd.stages.distill.comparisons import COMPARISONS
+from ckd.stages.distill.losses import cross_entropy, in_batch, rank, top_k, top_k_plus_student
+from ckd.stages.distill.settings import SCORING_LOSSES, LossName
 
 TEMPERATURES = [0.5, 1.0, 2.0, 5.0]
 Array = npt.NDArray[np.float64]
@@ -22,9 +24,9 @@ def softmax(scores: Array) -> Array:
     return result
 
 
-def tempered_kl(p: Array, q: Array, temperature: float) -> Array:
-    """T^2 KL of two rows of probabilities raised to 1/T."""
-    p, q = (cells ** (1 / temperature) for cells in (p, q))
+def tempered_kl(p: Array, q: Array, temperature: float, of_teacher: float = 1.0) -> Array:
+    """T^2 KL of two rows of probabilities raised to 1/T, the teacher's p to 1/(T of the teacher) before that."""
+    p, q = (cells ** (1 / temperature) for cells in (p ** (1 / of_teacher), q))
     p, q = (cells / cells.sum(axis=1, keepdims=True) for cells in (p, q))
     result: Array = temperature**2 * np.sum(p * np.log(p / q), axis=1)
     return result
@@ -191,3 +193,304 @@ def test_a_student_pays_for_probability_that_it_spreads_over_items_the_teacher_d
     assert top_k(faithful, zero, teacher, mass, 1.0).item() == pytest.approx(0, abs=1e-6)
     wanted = 0.9 * math.log(2) + 0.1 * math.log(0.1 / 0.55)
     assert top_k(spread, zero, teacher, mass, 1.0).item() == pytest.approx(wanted, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The student's own best items beside the teacher's
+
+
+def union(student: Array, teacher: Array, k: int, m: int) -> list[list[int]]:
+    """The teacher's k best and the student's m best of each row, each item once."""
+    return [
+        sorted({*np.argsort(-theirs)[:k].tolist(), *np.argsort(-own)[:m].tolist()})
+        for own, theirs in zip(student, teacher, strict=True)
+    ]
+
+
+def reference_plus_student(
+    student: Array, teacher: Array, k: int, m: int, temperature: float, of_teacher: float = 1.0
+) -> Array:
+    values = []
+    for own, theirs, items in zip(student, teacher, union(student, teacher, k, m), strict=True):
+        p, q = (with_rest(softmax(scores[None])[:, items]) for scores in (theirs, own))
+        values.append(tempered_kl(p, q, temperature, of_teacher)[0])
+    return np.array(values)
+
+
+def measured_plus_student(
+    logits: torch.Tensor, teacher: Array, k: int, m: int, temperature: float, of_teacher: float = 1.0
+) -> torch.Tensor:
+    items, logprobs, mass = stored(teacher, k)
+    best = logits.detach().topk(m, 1).indices
+    again = (best.unsqueeze(2) == torch.from_numpy(items).unsqueeze(1)).any(2)
+    theirs = np.take_along_axis(np.log(softmax(teacher)), best.numpy(), axis=1)
+    return top_k_plus_student(
+        logits.gather(1, torch.cat([torch.from_numpy(items), best], 1)),
+        logits.logsumexp(1),
+        torch.tensor(np.concatenate([logprobs, theirs], 1), dtype=logits.dtype),
+        torch.tensor(mass, dtype=logits.dtype),
+        again,
+        temperature,
+        of_teacher,
+    )
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize(("k", "m"), [(1, 1), (4, 3), (4, 7), (2, 11)])
+def test_top_k_plus_student_is_the_divergence_over_the_union_and_the_rest(
+    scores: tuple[Array, Array], k: int, m: int, temperature: float
+) -> None:
+    student, teacher = scores
+    sizes = [len(items) for items in union(student, teacher, k, m)]
+    assert max(sizes) > k
+    value = measured_plus_student(float32(student), teacher, k, m, temperature)
+    wanted = reference_plus_student(student, teacher, k, m, temperature)
+    np.testing.assert_allclose(value.numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_item_that_both_put_first_is_counted_once(scores: tuple[Array, Array]) -> None:
+    student, teacher = scores
+    shared = student.copy()
+    shared[:, 0] = teacher[:, 0] = 9.0  # in both lists of every row
+    sizes = [len(items) for items in union(shared, teacher, 4, 3)]
+    assert max(sizes) < 4 + 3
+    value = measured_plus_student(float32(shared), teacher, 4, 3, 2.0)
+    np.testing.assert_allclose(value.numpy(), reference_plus_student(shared, teacher, 4, 3, 2.0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_a_student_whose_best_items_are_the_teachers_is_told_what_top_k_tells_it(
+    scores: tuple[Array, Array], temperature: float
+) -> None:
+    _, teacher = scores
+    student = 0.5 * teacher  # the same order
+    value = measured_plus_student(float32(student), teacher, 5, 3, temperature)
+    np.testing.assert_allclose(value.numpy(), measured_top_k(student, teacher, 5, temperature), rtol=1e-5, atol=1e-6)
+
+
+def test_the_whole_catalogue_as_union_is_the_plain_divergence(scores: tuple[Array, Array]) -> None:
+    student, teacher = scores
+    value = measured_plus_student(float32(student), teacher, 3, 12, 1.0).numpy()
+    np.testing.assert_allclose(value, tempered_kl(softmax(teacher), softmax(student), 1.0), rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12))
+def test_finer_cells_tell_more_and_never_more_than_the_whole_distribution(seed: int, k: int, m: int) -> None:
+    student, teacher = np.random.default_rng(seed).normal(0, 2, (2, 5, 12))
+    items, logprobs, mass = (torch.tensor(part) for part in stored(teacher, k))
+    logits = torch.tensor(student)
+    plain = top_k(logits.gather(1, items), logits.logsumexp(1), logprobs, mass, 1.0).numpy()
+    plus = measured_plus_student(logits, teacher, k, m, 1.0).numpy()
+    # By as much as the least rest may hide.
+    assert (plus >= plain - 1e-4).all()
+    assert (plus <= tempered_kl(softmax(teacher), softmax(student), 1.0) + 1e-4).all()
+
+
+def test_a_favourite_that_the_teacher_did_not_store_is_pushed_down_harder_than_by_top_k() -> None:
+    teacher = np.array([[5.0, 4.0, 0.0, 0.0, 0.0, 0.0]])
+    gradients = []
+    for m in (0, 1):
+        logits = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0, 4.0]], requires_grad=True)
+        items, logprobs, mass = stored(teacher, 2)
+        if m:
+            value = measured_plus_student(logits, teacher, 2, m, 1.0)
+        else:
+            chosen = logits.gather(1, torch.from_numpy(items))
+            value = top_k(chosen, logits.logsumexp(1), float32(logprobs), float32(mass), 1.0)
+        value.sum().backward()
+        assert logits.grad is not None
+        gradients.append(logits.grad[0])
+    plain, plus = gradients
+    # In the rest, the favourite is excused by what the teacher leaves to all the others; in a cell of its own by its
+    # own share alone, and the others are no longer pushed down for what it did.
+    assert plus[5] > plain[5] > 0
+    assert plus[2] < plain[2]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The order alone
+
+
+def reference_rank(student: Array, order: Array, k: int, whole: bool) -> Array:
+    """-log of the probability of each choice, one by one, over explicit sets; the mean over those that are choices."""
+    values = []
+    for own, best in zip(student, order, strict=True):
+        left = set(range(len(own))) if whole else set(best[:k].tolist())
+        surprises = []
+        for item in best[:k].tolist():
+            if len(left) > 1:
+                among = np.array([own[other] for other in sorted(left)])
+                surprises.append(among.max() + np.log(np.exp(among - among.max()).sum()) - own[item])
+            left.remove(item)
+        values.append(np.mean(surprises) if surprises else 0.0)
+    return np.array(values)
+
+
+def measured_rank(logits: torch.Tensor, teacher: Array, k: int, whole: bool) -> torch.Tensor:
+    items, logprobs, _ = stored(teacher, k)
+    chosen = logits.gather(1, torch.from_numpy(items))
+    return rank(chosen, logits.logsumexp(1) if whole else None, torch.tensor(logprobs, dtype=logits.dtype))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("k", [1, 2, 5, 11])
+def test_rank_is_the_mean_surprise_of_the_teachers_choices(scores: tuple[Array, Array], k: int, whole: bool) -> None:
+    student, teacher = scores
+    wanted = reference_rank(student, np.argsort(-teacher, axis=1), k, whole)
+    np.testing.assert_allclose(measured_rank(float32(student), teacher, k, whole).numpy(), wanted, rtol=2e-4, atol=1e-5)
+
+
+def test_rank_by_hand() -> None:
+    student, order = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[-1.0, -2.0, -3.0]])
+    # Among the listed two: 0.5 of 0.8. Among all three: 0.5, and then 0.3 of 0.5.
+    assert rank(student[:, :2], None, order[:, :2]).item() == pytest.approx(math.log(0.8 / 0.5))
+    whole = rank(student[:, :2], torch.zeros(1), order[:, :2])
+    assert whole.item() == pytest.approx((math.log(1 / 0.5) + math.log(0.5 / 0.3)) / 2, abs=1e-6)
+    # The best item alone: cross-entropy on it, or no choice at all.
+    assert rank(student[:, :1], torch.zeros(1), order[:, :1]).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert rank(student[:, :1], None, order[:, :1]).item() == 0
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
+def test_no_order_is_likelier_than_the_students_own(seed: int, k: int) -> None:
+    draw = np.random.default_rng(seed)
+    student = draw.normal(0, 2, (1, 12))
+    listed = draw.permutation(12)[:k]
+    own = listed[np.argsort(-student[0, listed])]
+
+    def value(order: Array) -> float:
+        logits = torch.tensor(student[:, order])
+        return rank(logits, None, -torch.arange(float(k), dtype=torch.float64).unsqueeze(0)).item()
+
+    assert value(own) <= value(draw.permutation(listed)) + 1e-12
+
+
+def test_only_among_the_listed_does_it_not_matter_where_in_the_catalogue_they_stand() -> None:
+    draw = np.random.default_rng(3)
+    student, teacher = draw.normal(0, 1, (2, 4, 12))
+    items, _, _ = stored(teacher, 5)
+    lifted = student.copy()
+    np.put_along_axis(lifted, items, np.take_along_axis(student, items, 1) + 3, axis=1)
+    alone = [measured_rank(float32(logits), teacher, 5, whole=False) for logits in (student, lifted)]
+    torch.testing.assert_close(*alone)
+    low, high = (measured_rank(float32(logits), teacher, 5, whole=True) for logits in (student, lifted))
+    assert (high < low - 0.5).all()
+
+
+def test_items_that_the_teacher_finds_equal_are_in_no_order() -> None:
+    equal = torch.tensor([[-1.0, -2.0, -2.0, -3.0]])
+    student = torch.tensor([[0.3, 1.2, -0.4, 0.1]], dtype=torch.float64)
+    found = [rank(student[:, order], None, equal.double()).item() for order in ([0, 1, 2, 3], [0, 2, 1, 3])]
+    assert found[0] == pytest.approx(found[1])
+    a, b, c, d = student[0].exp().tolist()
+    # Each of the two against what stands behind both; the last item has nothing behind it.
+    wanted = math.log((a + b + c + d) / a) + math.log((b + d) / b) + math.log((c + d) / c)
+    assert found[0] == pytest.approx(wanted / 3)
+    # With all equal there is no choice.
+    assert rank(student, None, torch.zeros(1, 4, dtype=torch.float64)).item() == 0
+
+
+def test_what_a_list_is_filled_up_with_is_no_choice() -> None:
+    student = torch.tensor([[0.5, 0.2, 0.1]]).log()
+    teacher, listed = torch.tensor([[-0.5, -3.0, -3.0]]), torch.tensor([[True, False, False]])
+    assert rank(student, torch.zeros(1), teacher, listed).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert rank(student, torch.zeros(1), teacher, torch.zeros(1, 3, dtype=torch.bool)).item() == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("size", [1.0, 100.0, 10_000.0])
+def test_rank_is_as_exact_in_float32_with_large_logits_as_in_float64(size: float, whole: bool) -> None:
+    draw = np.random.default_rng(5)
+    student, teacher = size * draw.normal(0, 1, (4, 30)), draw.normal(0, 1, (4, 30))
+    student[:, 0], teacher[:, 0] = size, 5  # a sure agreement beside sure mistakes
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor(student, dtype=torch.float32).to(dtype).requires_grad_()
+        value = measured_rank(logits, teacher, 12, whole)
+        value.sum().backward()
+        assert logits.grad is not None
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(logits.grad).all()
+        results.append((value.detach().double(), logits.grad.double()))
+    (value, gradient), (wanted, wanted_gradient) = results
+    torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-3, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What all have in common
+
+
+def all_losses(logits: torch.Tensor, teacher: Array, temperature: float, of_teacher: float) -> dict[str, torch.Tensor]:
+    items, logprobs, mass = (torch.tensor(part) for part in stored(teacher, 4))
+    raw, logprobs, mass = (part.to(logits.dtype) for part in (torch.tensor(teacher), logprobs, mass))
+    return {
+        "in_batch": in_batch(logits, raw, temperature, of_teacher),
+        "top_k": top_k(logits.gather(1, items), logits.logsumexp(1), logprobs, mass, temperature, of_teacher),
+        "top_k_plus_student": measured_plus_student(logits, teacher, 4, 3, temperature, of_teacher),
+        "rank": measured_rank(logits, teacher, 4, whole=True),
+        "rank, listed": measured_rank(logits, teacher, 4, whole=False),
+    }
+
+
+NAMES = ["in_batch", "top_k", "top_k_plus_student", "rank", "rank, listed"]
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 3.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_gradient_of_each_loss_is_its_slope(scores: tuple[Array, Array], name: str, temperature: float) -> None:
+    student, teacher = scores
+    logits = torch.tensor(student, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: all_losses(x, teacher, temperature, 2.0)[name], (logits,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_adding_a_constant_to_a_students_logits_changes_no_loss(scores: tuple[Array, Array], name: str) -> None:
+    student, teacher = scores
+    plain, moved = (
+        all_losses(torch.tensor(logits), teacher, 2.0, 1.5)[name].numpy() for logits in (student, student + 50)
+    )
+    np.testing.assert_allclose(plain, moved, rtol=1e-9)
+
+
+@pytest.mark.parametrize("certainty", [20.0, 200.0, 2000.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gradient_is_lost_to_a_student_that_is_sure(name: str, certainty: float) -> None:
+    teacher = np.random.default_rng(0).normal(0, 2, (3, 9))
+    logits = torch.zeros(3, 9)
+    logits[:, 4] = certainty
+    logits.requires_grad_()
+    value = all_losses(logits, teacher, 0.5, 2.0)[name]
+    value.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("of_teacher", [0.5, 3.0])
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_a_teachers_own_temperature_softens_its_side_alone(
+    scores: tuple[Array, Array], temperature: float, of_teacher: float
+) -> None:
+    student, teacher = scores
+    found = all_losses(float32(student), teacher, temperature, of_teacher)
+    items, logprobs, _ = stored(teacher, 4)
+    own = with_rest(np.take_along_axis(softmax(student), items, axis=1))
+    wanted = {
+        "in_batch": tempered_kl(softmax(teacher), softmax(student), temperature, of_teacher),
+        "top_k": tempered_kl(with_rest(np.exp(logprobs)), own, temperature, of_teacher),
+        "top_k_plus_student": reference_plus_student(student, teacher, 4, 3, temperature, of_teacher),
+    }
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name].numpy(), value, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_softening_a_teacher_is_exact_where_raw_scores_are_at_hand(scores: tuple[Array, Array]) -> None:
+    student, teacher = scores
+    softened = in_batch(float32(student), float32(teacher), 1.0, 2.5)
+    torch.testing.assert_close(softened, in_batch(float32(student), float32(teacher / 2.5), 1.0))
+
+
+def test_every_name_of_a_loss_has_its_comparison() -> None:
+    assert set(COMPARISONS) == set(get_args(LossName))
+    assert set(SCORING_LOSSES) <= set(COMPARISONS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ckd.pipeline.config.load import load_configuration
-from ckd.pipeline.plan import Plan
+from ckd.pipeline.plan import Plan, Run
 from ckd.stages.distill.address import run_address
 from ckd.stages.distill.curriculum import difficulty
 from ckd.stages.distill.settings import DistillSettings
@@ -20,7 +20,10 @@ from ckd.stages.settings import Settings
 from ckd.stages.students.sasrec import Settings as SASRec
 from ckd.storage import formats
 
-TEACHING = ("alpha", "temperature", "loss", "weighting", "curriculum")
+TEACHING = (
+    *("alpha", "temperature", "teacher_temperature", "loss", "student_items", "rank_against", "item_start"),
+    *("weighting", "curriculum"),
+)
 """Parts of `distill` that mean nothing to a student without teachers."""
 HARMLESS = {
     "distill.teachers",  # counts by the keys of the labels: see below
@@ -60,6 +63,8 @@ def another(value: Any, annotation: Any) -> Any:
         return not value
     if isinstance(value, int | float):
         return value + 1
+    if value == {}:
+        return {"uni": 2.0}
     if isinstance(value, dict):
         first, *_ = value
         return value | {first: value[first] + 1}
@@ -89,7 +94,7 @@ def configuration(labelled):
 def keys(configuration):
     """Keys of the student without teachers and of the one with them."""
     plan = Plan(configuration)
-    return tuple(plan.run("small", "tiny", distilled).key for distilled in (False, True))
+    return tuple(plan.run(Run("small", ("tiny",), distilled)).key for distilled in (False, True))
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=".".join)
@@ -126,13 +131,12 @@ def test_the_two_variants_of_a_student_are_two_runs(configuration):
 
 RUN = {
     "student": "small",
-    "domain": "tiny",
     "settings": SASRec(),
     "distill": DistillSettings(),
     "mask_history": False,
     "seed": 0,
-    "corpus_key": "corpus",
-    "label_keys": {"a": "1", "b": "2"},
+    "corpora": {"tiny": "corpus"},
+    "labels": {"tiny": {"a": "1", "b": "2"}},
 }
 
 
@@ -143,13 +147,15 @@ def run_key(**other):
 @pytest.mark.parametrize(
     "other",
     [
-        {"label_keys": {"a": "1", "b": "3"}},
-        {"label_keys": {"a": "2", "b": "1"}},
-        {"label_keys": {"a": "1"}},
-        {"label_keys": {}},
-        {"corpus_key": "other"},
+        {"labels": {"tiny": {"a": "1", "b": "3"}}},
+        {"labels": {"tiny": {"a": "2", "b": "1"}}},
+        {"labels": {"tiny": {"a": "1"}}},
+        {"labels": {}},
+        {"corpora": {"tiny": "other"}},
         {"student": "other"},
-        {"domain": "other"},
+        {"corpora": {"other": "corpus"}, "labels": {"other": {"a": "1", "b": "2"}}},
+        {"corpora": {"tiny": "corpus", "other": "corpus"}},
+        {"corpora": {"other": "corpus", "tiny": "corpus"}},
     ],
 )
 def test_other_labels_another_corpus_and_other_names_are_another_run(other):
@@ -157,7 +163,7 @@ def test_other_labels_another_corpus_and_other_names_are_another_run(other):
 
 
 def test_the_order_in_which_teachers_and_terms_stand_in_the_file_does_not_matter():
-    assert run_key(label_keys={"b": "2", "a": "1"}) == run_key()
+    assert run_key(labels={"tiny": {"b": "2", "a": "1"}}) == run_key()
     loss, reversed_loss = {"in_batch": 1, "top_k": 2}, {"top_k": 2, "in_batch": 1}
     assert run_key(distill=DistillSettings(loss=loss)) == run_key(distill=DistillSettings(loss=reversed_loss))
 
@@ -171,6 +177,12 @@ def test_nor_does_it_matter_to_what_is_trained_under_that_key(make_world):
         labels = {"a": world.label("a", draw.normal(size=(world.corpus.n_positions, 11)), 5)}
         found = [difficulty(world.corpus, world.artifact, labels, order) for order in (terms, backwards)]
         np.testing.assert_array_equal(*found)
+
+
+def test_a_temperature_of_a_teacher_that_takes_no_part_or_of_one_is_no_other_run():
+    for harmless in ({"other": 2.0}, {"a": 1.0}):
+        assert run_key(distill=DistillSettings(teacher_temperature=harmless)) == run_key()
+    assert run_key(distill=DistillSettings(teacher_temperature={"a": 2.0})) != run_key()
 
 
 def test_choosing_all_teachers_by_name_is_choosing_all(labelled, configuration):

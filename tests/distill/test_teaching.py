@@ -9,6 +9,7 @@ import torch
 
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching, row_index, training_labels
+from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -62,7 +63,7 @@ def taught(
     teaching = Teaching.load(corpus, labels, option, CPU)
     scores = torch.tensor(logits, dtype=torch.float32)
     target = torch.from_numpy(corpus.positions().target[place].astype(np.int64))
-    value, labelled = teaching.losses(torch.from_numpy(place), scores, scores.logsumexp(1), target)
+    value, labelled = teaching.losses(torch.from_numpy(place), FullScores(scores), target)
     return value.numpy(), labelled.numpy(), teaching
 
 
@@ -72,7 +73,8 @@ def softmax(scores: Array) -> Array:
     return result
 
 
-def tempered_kl(p: Array, q: Array, temperature: float) -> float:
+def tempered_kl(p: Array, q: Array, temperature: float, of_teacher: float = 1.0) -> float:
+    p = p ** (1 / of_teacher)
     p, q = (cells ** (1 / temperature) / (cells ** (1 / temperature)).sum() for cells in (p, q))
     return float(temperature**2 * np.sum(p * np.log(p / q)))
 
@@ -94,36 +96,67 @@ def by_user_and_position(artifact: Artifact, corpus: Corpus) -> dict[tuple[int, 
     }
 
 
+def surprise(scores: Array, items: list[int], left: set[int]) -> float:
+    """Mean -log probability that these items are chosen one after the other among what is left of some."""
+    values = []
+    for item in items:
+        if len(left) > 1:
+            values.append(float(np.log(np.exp(scores[sorted(left)]).sum()) - scores[item]))
+        left = left - {item}
+    return float(np.mean(values))
+
+
+def one_loss(
+    name: str, told: dict[str, Any], scores: Array, batch_items: Array, option: DistillSettings, own_temperature: float
+) -> float:
+    """One loss of one teacher at one position, from its labels as dictionaries."""
+    items, q = list(told["stored"]), softmax(scores)
+    if name == "in_batch":
+        p, q = softmax(told["scores"][batch_items]), softmax(scores[batch_items])
+        return tempered_kl(p, q, option.temperature, own_temperature)
+    if name == "rank":
+        whole = option.rank_against == "catalogue"
+        return surprise(scores, items, set(range(len(scores))) if whole else set(items))
+    if name == "top_k_plus_student":
+        items += [int(item) for item in np.argsort(-scores)[: option.student_items] if item not in told["stored"]]
+    kept, own = softmax(told["scores"])[items], q[items]
+    # No rest is less than what a float32 sum can leave, not even that of the whole catalogue.
+    p, q = (np.append(cells, max(1 - cells.sum(), 1e-6)) for cells in (kept, own))
+    return tempered_kl(p, q, option.temperature, own_temperature)
+
+
 def brute_force(
     corpus: Corpus, labels: dict[str, Artifact], place: Array, logits: Array, option: DistillSettings
 ) -> tuple[list[float], list[float]]:
     """sum_p w_p KD_p and the gate sum_p w_p c_p^x s_p^y at each place; w_p of the default weighting."""
     x, y = option.weighting.gate_confidence, option.weighting.gate_consistency
-    opinions = [by_user_and_position(artifact, corpus) for artifact in labels.values()]
+    opinions = {name: by_user_and_position(artifact, corpus) for name, artifact in labels.items()}
     at = corpus.positions()
     batch_items = np.unique(at.target[place])
     totals, gates = [], []
     for n, scores in zip(place, logits, strict=True):
-        there = [told[key] for told in opinions if (key := (int(at.user[n]), int(at.position[n]))) in told]
-        q = softmax(scores.astype(float))
+        key = (int(at.user[n]), int(at.position[n]))
+        there = {name: told[key] for name, told in opinions.items() if key in told}
         losses, strengths, s = [], [], []
-        for told in there:
-            items = list(told["stored"])
-            kept, own = np.array(list(told["stored"].values())), q[items]
-            top_k = tempered_kl(np.append(kept, 1 - kept.sum()), np.append(own, 1 - own.sum()), option.temperature)
-            p_batch, q_batch = softmax(told["scores"][batch_items]), softmax(scores[batch_items].astype(float))
-            in_batch = tempered_kl(p_batch, q_batch, option.temperature)
-            losses.append(option.loss.get("top_k", 0) * top_k + option.loss.get("in_batch", 0) * in_batch)
+        for name, told in there.items():
+            own = option.teacher_temperature.get(name, 1.0)
+            losses.append(
+                sum(
+                    weight * one_loss(loss, told, scores.astype(float), batch_items, option, own)
+                    for loss, weight in option.loss.items()
+                )
+            )
             shared = [
                 sum(min(value, other["stored"].get(item, 0.0)) for item, value in told["stored"].items())
-                for other in there
+                for other in there.values()
                 if other is not told
             ]
             s.append(float(np.mean(shared)) if shared else 1.0)
             strengths.append(max(told["truth"], 1e-12) * max(s[-1], 1e-12))
         w = [strength / sum(strengths) for strength in strengths]
         totals.append(sum(weight * loss for weight, loss in zip(w, losses, strict=True)))
-        gates.append(sum(weight * told["truth"] ** x * one**y for weight, told, one in zip(w, there, s, strict=True)))
+        confident = [told["truth"] for told in there.values()]
+        gates.append(sum(weight * c**x * one**y for weight, c, one in zip(w, confident, s, strict=True)))
     return totals, gates
 
 
@@ -133,6 +166,15 @@ OPTIONS = {
     "gated by half of each": settings(loss={"top_k": 1.0}, weighting={"gate_confidence": 0.5, "gate_consistency": 0.5}),
     "in_batch": settings(loss={"in_batch": 1.0}),
     "both, weighed, softened": settings(loss={"top_k": 0.5, "in_batch": 2.0}, temperature=2.0),
+    "top_k_plus_student": settings(loss={"top_k_plus_student": 1.0}, student_items=3, temperature=1.5),
+    "more items of the student than there are": settings(loss={"top_k_plus_student": 1.0}, student_items=50),
+    "rank": settings(loss={"rank": 1.0}, temperature=3.0),
+    "rank among the listed": settings(loss={"rank": 1.0}, rank_against="listed"),
+    "all, one teacher softened": settings(
+        loss={"rank": 0.1, "top_k_plus_student": 0.2, "top_k": 0.3, "in_batch": 0.4},
+        teacher_temperature={"whole": 3.0, "sparse": 0.5},
+        temperature=2.0,
+    ),
 }
 
 
@@ -164,7 +206,7 @@ def test_the_order_of_the_stored_rows_changes_nothing(teachers: Teachers) -> Non
     draw = np.random.default_rng(8)
     place = training_places(corpus)
     logits = draw.normal(0, 2, (len(place), corpus.n_items))
-    option = OPTIONS["both, weighed, softened"]
+    option = OPTIONS["all, one teacher softened"]
     for name, rows in teachers.rows.items():
         mixed = teachers.label(f"{name} mixed", name, draw.permutation(rows))
         stored, shuffled = (read_labels(labels, corpus) for labels in (teachers.labels[name], mixed))
@@ -213,17 +255,37 @@ def test_the_states_score_any_item_as_the_teacher_does(teachers: Teachers) -> No
         if row >= 0:
             scores = opinion.scores(torch.tensor([row]), items)[0].numpy()
             np.testing.assert_allclose(scores, told[key]["scores"][items.numpy()], rtol=1e-5, atol=1e-6)
+            own = torch.tensor([[place % corpus.n_items, 5]])
+            logprobs = opinion.scores_of(torch.tensor([row]), own)[0].numpy()
+            wanted = np.log(softmax(told[key]["scores"]))[own[0].numpy()]
+            np.testing.assert_allclose(logprobs, wanted, rtol=1e-5, atol=1e-5)
+            stored = [item in told[key]["stored"] for item in own[0].tolist()]
+            assert opinion.stores(torch.tensor([row]), own)[0].tolist() == stored
             checked += 1
     assert checked == len(told)
+
+
+def test_items_that_may_be_no_better_than_what_is_cut_off_are_in_no_order(teachers: Teachers) -> None:
+    corpus = teachers.corpus
+    place = training_places(corpus)
+    logits = np.random.default_rng(1).normal(0, 2, (len(place), corpus.n_items))
+    scores = np.zeros((corpus.n_positions, corpus.n_items))
+    scores[:, 9] = 3.0
+    for best in (1, 2):  # stored: item 9 and, where it is scored, item 4; then the first of many that are all alike
+        labels = {"t": teachers.world.label(f"t{best}", scores, 4)}
+        value, _, _ = taught(corpus, labels, place, logits, OPTIONS["rank"])
+        wanted = [surprise(row, [9, 4][:best], set(range(corpus.n_items))) for row in logits]
+        np.testing.assert_allclose(value, wanted, rtol=1e-4)
+        scores[:, 4] = 2.0
 
 
 def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -> None:
     corpus = teachers.corpus
     place = torch.from_numpy(training_places(corpus))
     logits = torch.randn(len(place), corpus.n_items, requires_grad=True, generator=torch.Generator().manual_seed(0))
-    teaching = Teaching.load(corpus, teachers.labels, OPTIONS["both, weighed, softened"], CPU)
+    teaching = Teaching.load(corpus, teachers.labels, OPTIONS["all, one teacher softened"], CPU)
     target = torch.from_numpy(corpus.positions().target[place.numpy()].astype(np.int64))
-    value, labelled = teaching.losses(place, logits, logits.logsumexp(1), target)
+    value, labelled = teaching.losses(place, FullScores(logits), target)
     value.sum().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
@@ -231,7 +293,7 @@ def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -
 
 
 @pytest.mark.parametrize("lacking", ["state", "vectors"])
-def test_in_batch_without_states_is_refused_in_one_line(teachers: Teachers, lacking: str) -> None:
+def test_losses_that_score_items_are_refused_in_one_line_without_states(teachers: Teachers, lacking: str) -> None:
     corpus = teachers.corpus
     parts: dict[str, Any] = {
         "state": np.zeros((corpus.n_positions, WIDTH)),
@@ -241,7 +303,24 @@ def test_in_batch_without_states_is_refused_in_one_line(teachers: Teachers, lack
     bare = teachers.world.label("bare", np.zeros((corpus.n_positions, corpus.n_items)), 4, **parts)
     with pytest.raises(UserError, match=r"distill\.loss\.in_batch needs the states of teacher bare.*ckd precompute"):
         Teaching.load(corpus, {"whole": teachers.labels["whole"], "bare": bare}, OPTIONS["in_batch"], CPU)
-    Teaching.load(corpus, {"bare": bare}, OPTIONS["top_k"], CPU)
+    with pytest.raises(UserError, match=r"distill\.loss\.top_k_plus_student needs .* or leave top_k_plus_student out$"):
+        Teaching.load(corpus, {"bare": bare}, OPTIONS["top_k_plus_student"], CPU)
+    with pytest.raises(UserError, match=r"needs .* or leave in_batch and top_k_plus_student out$"):
+        Teaching.load(corpus, {"bare": bare}, OPTIONS["all, one teacher softened"], CPU)
+    for name in ("top_k", "rank"):
+        Teaching.load(corpus, {"bare": bare}, OPTIONS[name], CPU)
+
+
+def test_the_order_in_which_losses_stand_in_the_file_changes_no_bit(teachers: Teachers) -> None:
+    corpus = teachers.corpus
+    place = training_places(corpus)
+    logits = np.random.default_rng(1).normal(0, 2, (len(place), corpus.n_items))
+    weights = {"rank": 0.1, "in_batch": 0.7, "top_k": 0.3, "top_k_plus_student": 0.9}
+    found = [
+        taught(corpus, teachers.labels, place, logits, settings(loss=loss))[0]
+        for loss in (weights, dict(reversed(weights.items())))
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_teacher_that_labelled_no_training_position_is_refused_in_one_line(teachers: Teachers) -> None:

@@ -1,18 +1,20 @@
 """Training on worlds whose right answer is known: what is learned, from what, and when it stops."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.settings import DistillSettings, LossName
 from ckd.stages.distill.teaching import Teaching
-from ckd.stages.distill.train import Epoch, Lesson, scorer, train
+from ckd.stages.distill.train import Epoch, Lesson, train
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import Domain, side_by_side
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -26,22 +28,25 @@ NO_CURRICULUM = {"pacing": "none"}
 
 
 def settings(**values: Any) -> DistillSettings:
-    quick = {"epochs": 3, "patience": 100, "batch_size": 8, "learning_rate": 1e-2, "curriculum": NO_CURRICULUM}
+    quick = {"epochs": 3, "patience": 100, "batch_size": 8, "curriculum": NO_CURRICULUM}
     return DistillSettings.model_validate({**quick, **values})
 
 
-def student(corpus: Corpus, seed: int = 0, **sizes: Any) -> Any:
-    kind = STUDENTS.load("sasrec")
-    small = {"hidden": 16, "blocks": 1, "heads": 2, "dropout": 0.0, "max_length": 8, **sizes}
+def sizes_of(**sizes: Any) -> Any:
+    small = {"hidden": 16, "blocks": 1, "heads": 2, "dropout": 0.0, "max_length": 8, "learning_rate": 1e-2}
+    return STUDENTS.load("sasrec").Settings(**{**small, **sizes})
+
+
+def student(corpora: Sequence[Corpus], seed: int = 0, **sizes: Any) -> Any:
     torch.manual_seed(seed)
-    return kind.build(kind.Settings(**small), corpus.n_items)
+    return STUDENTS.load("sasrec").build(sizes_of(**sizes), side_by_side(corpora))
 
 
 def trained(
     corpus: Corpus, option: DistillSettings, lesson: Lesson | None = None, seed: int = 0, **sizes: Any
 ) -> tuple[Any, list[Epoch]]:
-    network = student(corpus, seed, **sizes)
-    return network, train(network, corpus, option, lesson, seed)
+    network = student([corpus], seed, **sizes)
+    return network, train(network, side_by_side([corpus]), [lesson], sizes_of(**sizes), option, seed)
 
 
 def weights(network: Any) -> Weights:
@@ -59,7 +64,7 @@ def taught(world: Any, labels: dict[str, Artifact], option: DistillSettings, har
 
 
 def recall_at_1(network: Any, corpus: Corpus, split: str = "test") -> float:
-    return float((rank_targets(scorer(network, corpus), corpus, split) == 1).mean())
+    return float((rank_targets(network.scorer(Domain(0, corpus)), corpus, split) == 1).mean())
 
 
 def successor(n_items: int) -> Array:
@@ -123,13 +128,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(world: Any) -
 def test_the_seed_of_the_batches_alone_changes_the_weights(world: Any) -> None:
     results = []
     for seed in (1, 2):
-        network = student(world.corpus, seed=0)
-        train(network, world.corpus, settings(epochs=1), None, seed)
+        network = student([world.corpus], seed=0)
+        train(network, side_by_side([world.corpus]), [None], sizes_of(), settings(epochs=1), seed)
         results.append(network)
     assert not same(*results)
 
 
-@pytest.mark.parametrize("loss", ["top_k", "in_batch"])
+@pytest.mark.parametrize("loss", get_args(LossName))
 def test_a_perfect_teacher_makes_more_of_few_truths(make_world: Any, loss: str) -> None:
     noisy = make_world(sequences(40, 20, chance=0.7), 20)
     option = settings(epochs=15, alpha=0.9, loss={loss: 1.0})
@@ -160,11 +165,11 @@ def test_alpha_one_never_looks_at_the_truth_where_there_is_a_label(world: Any) -
 def test_where_no_teacher_has_a_label_the_whole_weight_is_on_the_truth(world: Any) -> None:
     """One labelled user: everybody else's positions are trained on as if there were no teacher."""
     corpus = world.corpus
-    option = settings(alpha=1.0, epochs=1, learning_rate=1e-12, loss={"top_k": 1.0})
+    option = settings(alpha=1.0, epochs=1, loss={"top_k": 1.0})
     scores = np.zeros((corpus.n_positions, corpus.n_items))
     at = corpus.positions()
     labels = {"t": world.label("t", scores, 3, rows=np.flatnonzero(at.user == 0))}
-    network, curve = trained(corpus, option, taught(world, labels, option))
+    network, curve = trained(corpus, option, taught(world, labels, option), learning_rate=1e-12)
     truth = truth_losses(network, corpus)
     unlabelled = at.user[at.split == 0] != 0
     assert curve[0]["truth_loss"] == pytest.approx((truth * unlabelled).mean(), rel=1e-5)
@@ -193,8 +198,7 @@ def told_apart(network: Any, corpus: Corpus) -> tuple[list[Array], list[int]]:
 def test_padding_takes_no_part_in_the_loss(random_world: Any, batch_size: int) -> None:
     """With a learning rate of nothing the curve holds the loss of the initial weights."""
     corpus = random_world.corpus
-    option = settings(epochs=1, learning_rate=1e-12, batch_size=batch_size)
-    network, curve = trained(corpus, option)
+    network, curve = trained(corpus, settings(epochs=1, batch_size=batch_size), learning_rate=1e-12)
     assert curve[0]["loss"] == pytest.approx(truth_losses(network, corpus).mean(), rel=1e-5)
 
 
@@ -208,14 +212,13 @@ def test_the_loss_is_that_of_section_5(random_world: Any, batch_size: int) -> No
     labels = {"t": random_world.label("t", draw.normal(0, 2, (len(at), corpus.n_items)), 4, rows=some)}
     option = settings(
         epochs=1,
-        learning_rate=1e-12,
         batch_size=batch_size,
         alpha=0.3,
         loss={"top_k": 1.0},
         temperature=2.0,
         weighting={"gate_confidence": 1.0},
     )
-    network, curve = trained(corpus, option, taught(random_world, labels, option))
+    network, curve = trained(corpus, option, taught(random_world, labels, option), learning_rate=1e-12)
 
     block = read_labels(labels["t"], corpus)
     row_of = {(int(u), int(p)): row for row, (u, p) in enumerate(zip(block.user, block.position, strict=True))}
@@ -239,24 +242,23 @@ def test_the_loss_is_that_of_section_5(random_world: Any, batch_size: int) -> No
 
 
 def test_the_weights_of_the_best_epoch_are_kept(world: Any) -> None:
-    option = settings(epochs=60, patience=3, learning_rate=0.1)
-    network, curve = trained(world.corpus, option)
+    network, curve = trained(world.corpus, settings(epochs=60, patience=3), learning_rate=0.1)
     values = [row["ndcg@10"] for row in curve]
     best = 1 + int(np.argmax(values))
     assert len(curve) == best + 3 < 60
-    ranks = rank_targets(scorer(network, world.corpus), world.corpus, "valid")
+    ranks = rank_targets(network.scorer(Domain(0, world.corpus)), world.corpus, "valid")
     assert metrics(ranks, [10])["ndcg@10"] == values[best - 1]
-    shorter, _ = trained(world.corpus, settings(epochs=best, patience=100, learning_rate=0.1))
+    shorter, _ = trained(world.corpus, settings(epochs=best, patience=100), learning_rate=0.1)
     assert same(network, shorter)
 
 
 def test_the_warm_up_of_a_curriculum_does_not_count_towards_patience(world: Any) -> None:
-    frozen = {"learning_rate": 1e-12, "epochs": 30, "patience": 2, "loss": {"top_k": 1.0}}
+    frozen = {"epochs": 30, "patience": 2, "loss": {"top_k": 1.0}}
     labels = {"oracle": perfect_labels(world)}
     lengths = {}
     for pacing in ("linear", "none"):
         option = settings(**frozen, curriculum={"pacing": pacing, "warmup": 6})
-        lengths[pacing] = len(trained(world.corpus, option, taught(world, labels, option))[1])
+        lengths[pacing] = len(trained(world.corpus, option, taught(world, labels, option), learning_rate=1e-12)[1])
     # All sequences are served from epoch 7 on; nothing is warmed up where there is no curriculum.
     assert lengths == {"linear": 7 + 2, "none": 1 + 2}
 
@@ -334,5 +336,34 @@ def test_a_domain_in_which_nobody_has_a_training_position_is_refused_in_one_line
 
 def test_a_training_that_diverges_is_stopped_and_says_which_setting_to_lower(make_world: Any) -> None:
     world = make_world([[0, 1, 2, 3, 4, 5]] * 6, N_ITEMS)
-    with pytest.raises(UserError, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower distill.learning_rate"):
-        trained(world.corpus, settings(learning_rate=1e30, epochs=20))
+    with pytest.raises(
+        UserError, match=r"diverged: the loss of epoch \d+ is (nan|inf); lower the student's learning_rate"
+    ):
+        trained(world.corpus, settings(epochs=20), learning_rate=1e30)
+
+
+def test_the_running_mean_is_what_is_validated_and_kept(world: Any) -> None:
+    """Against the recurrence mean <- d mean + (1 - d) weights, followed by hand over the steps of one epoch."""
+    decay = 0.7
+    one_user = [world.corpus]
+    seen: list[Weights] = []
+    network = student(one_user)
+    follow = torch.optim.AdamW.step
+
+    def noted(self: Any, *arguments: Any, **options: Any) -> Any:
+        result = follow(self, *arguments, **options)
+        seen.append(weights(network))
+        return result
+
+    option = settings(epochs=1, average=decay)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", noted)
+        curve = train(network, side_by_side(one_user), [None], sizes_of(), option, 0)
+    expected = seen[0]
+    for after in seen[1:]:
+        expected = {name: decay * expected[name] + (1 - decay) * after[name] for name in expected}
+    assert len(seen) > 3
+    for name, tensor in weights(network).items():
+        torch.testing.assert_close(tensor, expected[name])
+    ranks = rank_targets(network.scorer(Domain(0, world.corpus)), world.corpus, "valid")
+    assert metrics(ranks, [10])["ndcg@10"] == curve[0]["ndcg@10"]

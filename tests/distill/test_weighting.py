@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckd.stages.distill.settings import Confidence, Consistency, WeightingSettings
+from ckd.stages.distill.settings import PERSISTENCE, Confidence, Consistency, WeightingSettings
 from ckd.stages.distill.weighting import confidence, consistency, pair_agreement, scaled_gate, weigh
 from ckd.storage.labels import LabelBlock
 
 N_ITEMS = 8
+Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 
@@ -57,12 +58,39 @@ def random_teachers(seed: int, present: list[list[bool]]) -> tuple[list[LabelBlo
     return blocks, rows
 
 
-def reference_agreement(left: LabelBlock, i: int, right: LabelBlock, j: int, measure: str) -> float:
+def reference_rbo(one: list[int], other: list[int], p: float) -> float:
+    """The sum over all depths of (1 - p) p^(d - 1) times the agreement there, cut off where p^d is nothing.
+
+    Behind its end the shorter list of s items is taken to go on agreeing in the share X_s / s, and behind the longer
+    one's end the agreement is what it was there: what equation 32 sums up in closed form.
+    """
+    shorter, longer = sorted((one, other), key=len)
+    s, end = len(shorter), len(longer)
+
+    def agreement(depth: int) -> float:
+        stored = len(set(shorter[:depth]) & set(longer[:depth]))
+        if depth <= s:
+            return stored / depth
+        within = len(set(shorter) & set(longer[:s]))
+        return (stored + within * (depth - s) / s) / depth
+
+    total, weight, depth = 0.0, 1 - p, 1
+    while weight > 1e-17:
+        total += weight * agreement(min(depth, end))
+        weight, depth = weight * p, depth + 1
+    return total
+
+
+def reference_agreement(
+    left: LabelBlock, i: int, right: LabelBlock, j: int, measure: str, persistence: float = PERSISTENCE
+) -> float:
     p = dict(zip(left.items[i].tolist(), np.exp(left.logprobs[i].astype(np.float64)), strict=True))
     q = dict(zip(right.items[j].tolist(), np.exp(right.logprobs[j].astype(np.float64)), strict=True))
     union = p.keys() | q.keys()
     if measure == "overlap":
         return float(sum(min(p.get(item, 0.0), q.get(item, 0.0)) for item in union))
+    if measure == "rank_biased_overlap":
+        return reference_rbo(left.items[i].tolist(), right.items[j].tolist(), persistence)
     return len(p.keys() & q.keys()) / len(union)
 
 
@@ -84,7 +112,9 @@ def reference(
     for teacher, row in there.items():
         c[teacher] = reference_confidence(blocks[teacher], row, settings.confidence)
         others = [
-            reference_agreement(blocks[teacher], row, blocks[other], at_other, settings.consistency)
+            reference_agreement(
+                blocks[teacher], row, blocks[other], at_other, settings.consistency, settings.persistence
+            )
             for other, at_other in there.items()
             if other != teacher
         ]
@@ -109,6 +139,7 @@ options = st.builds(
     WeightingSettings,
     confidence=st.sampled_from(get_args(Confidence)),
     consistency=st.sampled_from(get_args(Consistency)),
+    persistence=st.sampled_from([0.1, 0.5, 0.9, 0.98]),
     consistency_power=exponents,
     softness=st.sampled_from([0.5, 1.0, 3.0]),
     gate_confidence=exponents,
@@ -219,7 +250,51 @@ def test_consistency_is_one_where_only_one_teacher_has_a_label(measure: Consiste
     np.testing.assert_array_equal(consistency(blocks[:1], alone[:1], measure), [[1, 1]])
 
 
-@given(seeds, st.sampled_from(["overlap", "top_k_jaccard"]))
+def in_this_order(*lists: list[int]) -> LabelBlock:
+    """Labels that store these items of each position, best first."""
+    p = np.zeros((len(lists), 12))
+    for row, items in zip(p, lists, strict=True):
+        row[items] = np.arange(len(items), 0, -1)
+    return block_of(p / p.sum(1, keepdims=True), [0] * len(lists), k=len(lists[0]))
+
+
+def agreed(one: LabelBlock, other: LabelBlock, persistence: float) -> Array:
+    row = np.arange(len(one))
+    return pair_agreement(one, row, other, row, "rank_biased_overlap", persistence)
+
+
+def test_rank_biased_overlap_by_hand() -> None:
+    # Agreement at depths 1, 2, 3: 0, 1, 2/3, which goes on for ever; p = 1/2.
+    found = agreed(in_this_order([0, 1, 2]), in_this_order([1, 0, 3]), 0.5)
+    np.testing.assert_allclose(found, 0.5 * 0 + 0.25 * 1 + 0.125 * 2 / 3 + 0.125 * 2 / 3)
+    # [0] against [0, 1]: the one item agrees, so behind its end the shorter list is taken to agree wholly.
+    np.testing.assert_allclose(agreed(in_this_order([0]), in_this_order([0, 1]), 0.5), 1)
+    # [1] against [0, 1]: nothing at depth 1, 1/2 from depth 2 on, where the second item is known to be shared.
+    np.testing.assert_allclose(agreed(in_this_order([1]), in_this_order([0, 1]), 0.5), 0.5 * 0 + 0.5 * 1 / 2)
+
+
+def test_rank_biased_overlap_tells_an_exchange_at_the_top_from_one_at_the_end() -> None:
+    plain = in_this_order([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+    exchanged = in_this_order([1, 0, 2, 3, 4], [0, 1, 2, 4, 3])
+    top, end = agreed(plain, exchanged, 0.9)
+    assert top < end < 1
+    np.testing.assert_allclose(pair_agreement(plain, np.arange(2), exchanged, np.arange(2), "top_k_jaccard"), 1)
+    # The less persistent, the less counts what stands further down.
+    assert agreed(plain, exchanged, 0.5)[0] < top
+    assert agreed(plain, exchanged, 0.5)[1] > end
+
+
+@given(st.integers(1, 6), st.integers(0, 5), st.floats(0.01, 0.99), seeds)
+def test_rank_biased_overlap_is_one_of_lists_that_agree_as_far_as_both_go_and_zero_of_strangers(
+    shorter: int, more: int, persistence: float, seed: int
+) -> None:
+    items = np.random.default_rng(seed).permutation(12).tolist()
+    one, other = in_this_order(items[:shorter]), in_this_order(items[: shorter + more])
+    np.testing.assert_allclose(agreed(one, other, persistence), 1)
+    assert not agreed(one, in_this_order(items[shorter : shorter + 1 + more]), persistence).any()
+
+
+@given(seeds, st.sampled_from([measure for measure in get_args(Consistency) if measure != "none"]))
 def test_agreement_is_symmetric_and_lies_between_zero_and_one(seed: int, measure: Consistency) -> None:
     (left, right), (i, j) = random_teachers(seed, [[True] * 4, [True] * 4])
     there = pair_agreement(left, i, right, j, measure)
@@ -235,6 +310,7 @@ def test_whole_distributions_that_are_identical_overlap_fully(seed: int) -> None
     block, row = block_of(p, [0, 1, 2], k=N_ITEMS), np.arange(3)
     np.testing.assert_allclose(pair_agreement(block, row, block, row, "overlap"), 1, atol=1e-6)
     np.testing.assert_allclose(pair_agreement(block, row, block, row, "top_k_jaccard"), 1)
+    np.testing.assert_allclose(pair_agreement(block, row, block, row, "rank_biased_overlap"), 1)
 
 
 def test_teachers_that_share_no_stored_item_do_not_agree_at_all() -> None:

@@ -43,7 +43,7 @@ text: {fields: [title]}
 labels: {splits: [valid, train]}
 distill:
   teachers: [cold]
-  learning_rate: 1e-3
+  epochs: 7
   curriculum: {difficulty: {"length * 2 + 'a: b'": 0.5}, pacing: none}
 evaluate: {cutoffs: [5]}
 """
@@ -79,10 +79,10 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
 
 
 def test_a_number_that_yaml_takes_for_text_is_a_number(tmp_path: Path) -> None:
-    path = written(tmp_path, SMALLEST + "distill:\n  learning_rate: 1e-3\n")
-    assert yaml.safe_load(path.read_text())["distill"]["learning_rate"] == "1e-3"
-    assert load_configuration(path).distill.learning_rate == 0.001
-    assert load_configuration(path, ["distill.learning_rate=2e-4"]).distill.learning_rate == 0.0002
+    path = written(tmp_path, SMALLEST + "students:\n  small: {kind: sasrec, learning_rate: 1e-3}\n")
+    assert yaml.safe_load(path.read_text())["students"]["small"]["learning_rate"] == "1e-3"
+    assert load_configuration(path).students["small"].learning_rate == 0.001
+    assert load_configuration(path, ["students.small.learning_rate=2e-4"]).students["small"].learning_rate == 0.0002
 
 
 def test_names_of_keys_are_text_as_written(tmp_path: Path) -> None:

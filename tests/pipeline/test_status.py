@@ -88,11 +88,15 @@ def test_what_changes_speed_files_or_reports_only_concerns_nothing(distilled):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("labels.top_k=5", {LABELS: changed("top_k"), TAUGHT: changed("labels.uni")}),
+        ("labels.top_k=5", {LABELS: changed("top_k"), TAUGHT: changed("labels.tiny.uni")}),
         ("distill.temperature=2", {TAUGHT: changed("distill.temperature")}),
-        ("distill.learning_rate=0.1", dict.fromkeys((PLAIN, TAUGHT), changed("distill.learning_rate"))),
+        ("distill.patience=99", dict.fromkeys((PLAIN, TAUGHT), changed("distill.patience"))),
+        ("students.small.learning_rate=0.1", dict.fromkeys((PLAIN, TAUGHT), changed("students.small.learning_rate"))),
         ("seed=1", dict.fromkeys((PLAIN, TAUGHT), changed("seed"))),
-        ("text.max_tokens=8", {TEXT: changed("max_tokens"), LABELS: changed("text"), TAUGHT: changed("labels.uni")}),
+        (
+            "text.max_tokens=8",
+            {TEXT: changed("max_tokens"), LABELS: changed("text"), TAUGHT: changed("labels.tiny.uni")},
+        ),
     ],
 )
 def test_another_setting_concerns_what_depends_on_it_and_is_named(distilled, override, expected):
@@ -105,7 +109,7 @@ def test_another_weight_file_of_the_teacher_concerns_labels_and_what_is_learnt_f
     other = make_teacher(tmp_path / "other", world.text.encoder, seed=6)
     assert status(distilled, *SHORT, "--set", f"teachers.uni.checkpoint={other}") == dict.fromkeys(ALL, REUSE) | {
         LABELS: changed("teacher.model.safetensors"),
-        TAUGHT: changed("labels.uni"),
+        TAUGHT: changed("labels.tiny.uni"),
     }
 
 

@@ -19,7 +19,7 @@ from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
-from ckd.storage.labels import LISTED_WITHIN, ROUNDINGS, part_names, read_labels
+from ckd.storage.labels import LISTED_WITHIN, ROUNDINGS, UNLISTED_FIRST, part_names, read_labels
 from ckd.storage.vectors import VECTORS
 
 N_ITEMS = 9
@@ -185,9 +185,11 @@ def test_the_manifest_says_how_many_stored_items_hold_all_that_is_listed():
     corpus = corpus_of([[0, 1, 4]], n_items=5)
     settings = LabelSettings()
     lists = [([3, 1], [0.5, 0.2]), ([2, 0, 4], [0.5, 0.2, 0.15])]
-    assert ListLabeller(ranked(lists), corpus, settings).facts()[LISTED_WITHIN] == 3
+    facts = ListLabeller(ranked(lists), corpus, settings).facts()
+    assert (facts[LISTED_WITHIN], facts[UNLISTED_FIRST]) == (3, 0)
     lists[0] = ([3, 1], [0.5, 0.001])  # the second is less probable than what is not listed: it comes last of all
-    assert ListLabeller(ranked(lists), corpus, settings).facts()[LISTED_WITHIN] == 5
+    facts = ListLabeller(ranked(lists), corpus, settings).facts()
+    assert (facts[LISTED_WITHIN], facts[UNLISTED_FIRST]) == (5, 1)
 
 
 # --- positions without a list

@@ -1,4 +1,7 @@
-"""The two held-out targets of every user do not train a teacher, whatever its kind: poisoned, they change no weight."""
+"""What a teacher is not to be trained on, whatever its kind: poisoned, it changes no weight.
+
+That is the two held-out targets of every user, and for the teacher of a fold all that the fold's users ever did.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from ckd.stages.pretrain.train import adapt_teacher
 from ckd.stages.teachers import recformer as recformer_kind
 from ckd.stages.teachers.contract import DomainData, Job
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
@@ -21,12 +25,16 @@ from ckd.stages.teachers.recformer.config import save_config as save_recformer_c
 from ckd.stages.teachers.recformer.files import TOKENIZER
 from ckd.stages.teachers.recformer.network import Recformer
 from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
+from ckd.stages.teachers.sasrec import TrainSettings
+from ckd.stages.teachers.sasrec import training as sasrec
 from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings
 from ckd.stages.teachers.unisrec import training as unisrec
 from ckd.stages.teachers.unisrec.checkpoint import Config, save_config, save_weights
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.storage.artifact import Store
+from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
+from ckd.storage.folds import Fold
 from ckd.storage.keys import Address
 from ckd.storage.progress import training_states
 
@@ -153,3 +161,78 @@ def test_another_last_training_item_changes_the_weights(adapted, circle, plain):
     assert losses(other.curve)[0] != losses(plain.curve)[0]
     assert other.networks[0] == plain.networks[0]
     assert set(other.networks[1:]).isdisjoint(plain.networks[1:])
+
+
+# --- the users of a fold
+
+FOLD = Fold(2, 3)
+SHORT = {"epochs": 3, "patience": 3, "batch_size": 8, "folds": FOLD.of}
+FOLDED = {
+    "unisrec": Kind(unisrec, AdaptSettings(**SHORT, learning_rate=0.02), fresh_unisrec),
+    "recformer": Kind(
+        recformer,
+        recformer_kind.AdaptSettings(**SHORT, learning_rate=0.004, warmup=2, second_epochs=1, contrast_epochs=1),
+        fresh_recformer,
+    ),
+    "sasrec": Kind(sasrec, TrainSettings(**SHORT, hidden=8, blocks=1, learning_rate=0.01), lambda *_: {}),
+}
+
+
+def other_life(corpus, fold):
+    """The same users, of whom those of a fold have longer sequences of other items."""
+    poisoned_users = corpus.folds(fold.of) == fold.number
+    assert 0 < poisoned_users.sum() < corpus.n_users
+    sequences = [
+        np.concatenate([(one + 11) % corpus.n_items, one[::-1]]) if poison else one
+        for poison, one in zip(poisoned_users, map(corpus.sequence_of, range(corpus.n_users)), strict=True)
+    ]
+    offsets = np.concatenate([[0], np.cumsum(list(map(len, sequences)))]).astype(np.int64)
+    popularity = corpus.items.column_names.index("popularity")
+    items = corpus.items.set_column(popularity, "popularity", [np.arange(corpus.n_items)])
+    return replace(corpus, items=items, offsets=offsets, sequence=np.concatenate(sequences).astype(np.int32))
+
+
+@pytest.fixture(scope="module", params=FOLDED)
+def adapted_outside(request, tmp_path_factory, circle):
+    """A function that adapts the teacher of a fold of a corpus; returns digests of its files, its curve, its facts."""
+    kind, folder = FOLDED[request.param], tmp_path_factory.mktemp("fold")
+    start = kind.start(folder / "start", circle.text)
+
+    def adapt(name, corpus, fold=FOLD):
+        curve = []
+
+        def keep(row):
+            curve.append(repr({name: value for name, value in row.items() if name != "seconds"}))
+
+        store, domain = Store(folder / name), DomainData(corpus, circle.text)
+        made = adapt_teacher(
+            store, Address("teachers", {"a": 1}), kind.training, kind.settings, start, domain, CPU, keep, fold=fold
+        )
+        digests = {name: receipt.sha256 for name, receipt in made.files.items() if name != "curve.parquet"}
+        return digests, curve, made.facts
+
+    return adapt
+
+
+def test_nothing_that_the_users_of_a_fold_did_reaches_its_teacher(adapted_outside, circle):
+    """Neither the loss nor the choice of the epoch, nor what is counted of the items."""
+    mine = adapted_outside("mine", circle.corpus)
+    assert adapted_outside("poisoned", other_life(circle.corpus, FOLD)) == mine
+    digests, curve, _ = adapted_outside("seen", other_life(circle.corpus, Fold(1, FOLD.of)))
+    assert digests != mine[0], "the poison would be seen where training looks"
+    assert curve[-1] != mine[1][-1]
+    assert adapted_outside("whole", circle.corpus, None)[0] != mine[0]
+
+
+def test_the_manifest_says_which_fold_and_how_many_users_were_trained_on(adapted_outside, circle):
+    _, _, facts = adapted_outside("mine", circle.corpus)
+    assert facts["fold"] == {"number": 2, "of": 3}
+    assert facts["users"] == int((circle.corpus.folds(3) != 2).sum())
+    assert not {"fold", "users"} & adapted_outside("whole", circle.corpus, None)[2].keys()
+
+
+def test_a_fold_of_all_users_is_refused_in_one_line(adapted_outside, circle):
+    alone = circle.corpus.inside(Fold(1, 3))
+    line = r"^nobody to train on: all \d+ users of corpus circle are in fold 1 of 3, whose teacher sees the others "
+    with pytest.raises(UserError, match=line):
+        adapted_outside("nobody", alone, Fold(1, 3))

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from ckd.stages.precompute.address import item_vectors_address, label_address
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
-from ckd.stages.teachers import recformer
+from ckd.stages.teachers import recformer, sasrec
 from ckd.stages.teachers.frozen import digests
 from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings, PretrainSettings
 from ckd.stages.text.address import text_address
 from ckd.stages.text.encoder import Encoder
 from ckd.stages.text.settings import TextSettings
 from ckd.storage import formats
+from ckd.storage.folds import Fold, all_folds
 from ckd.storage.keys import SHORT, Address, canonical_json
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
@@ -215,3 +216,60 @@ def test_a_trained_teacher_is_named_by_what_it_was_trained_on_and_how():
         adapt_address("unisrec", AdaptSettings(mode="transductive"), start, "corpus", "text"),
     ]
     assert len({address.key for address in addresses + adapted}) == len(addresses + adapted)
+
+
+FROZEN = {"config.json": "c", "model.safetensors": "w"}
+
+
+@pytest.mark.parametrize("folds", [0, 2, 5])
+@pytest.mark.parametrize(
+    ("kind", "settings", "inputs", "key"),
+    [
+        (
+            "unisrec",
+            AdaptSettings,
+            (FROZEN, "corpus", "text"),
+            "320ee8d2966df791fe2f9f00e5611b5cd34866aba5f603a1aaf67234652b38be",
+        ),
+        (
+            "recformer",
+            recformer.AdaptSettings,
+            (FROZEN, "corpus", None),
+            "faca78ea01f6fdf573e2ea0e00e5f051ae8420ad592d3afb1d0bebd280be14cc",
+        ),
+        (
+            "sasrec",
+            sasrec.TrainSettings,
+            ({}, "corpus", None),
+            "5a1ed32282a0ef1f53895b20fea546981f7fe2290e0ee91f7c29f4cdee7a900d",
+        ),
+    ],
+)
+def test_the_teacher_of_all_users_has_the_key_that_it_had_before_there_were_folds(kind, settings, inputs, key, folds):
+    assert adapt_address(kind, settings(folds=folds), *inputs).key == key
+
+
+def test_the_teacher_of_a_fold_is_named_by_its_number_of_how_many_and_the_rule():
+    inputs = ("unisrec", AdaptSettings(folds=3), FROZEN, "corpus", "text")
+    folds = [*all_folds(2), *all_folds(3)]
+    addresses = [adapt_address(*inputs, fold) for fold in (None, *folds)]
+    assert len({address.key for address in addresses}) == 1 + len(folds)
+    assert addresses[2].inputs["fold"] == {
+        "number": 2,
+        "of": 2,
+        "rule": "1 + first 16 hex digits of sha256(user_id) mod folds",
+    }
+    again = adapt_address(inputs[0], AdaptSettings(folds=2), *inputs[2:], Fold(2, 2))
+    assert again.key == addresses[2].key, "it is no other for what the setting says now"
+
+
+def test_labels_without_folds_have_the_key_that_they_had_before_there_were_any():
+    before = "ac9453bf262bc1f98174c4ed29f8e5d9cf67260cd92c90b3ad702f45ce87c0b8"
+    assert label_key(scoring={}) == label_key(scoring={}, folds=()) == before
+
+
+def test_labels_out_of_fold_are_named_by_the_weights_of_all_their_teachers_in_order():
+    one, other = FROZEN | {"model.safetensors": "1"}, FROZEN | {"model.safetensors": "2"}
+    keys = {label_key(folds=folds) for folds in [(), (one, other), (other, one), (one, one), (one, other, one)]}
+    assert len(keys) == 5
+    assert label_key(folds=(one, other), frozen=one) not in keys

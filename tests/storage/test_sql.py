@@ -101,10 +101,12 @@ def commit_run(store: Store, domain: str, corpus: Corpus, distilled: bool) -> Ar
         split: np.random.default_rng([distilled, place]).integers(1, N_ITEMS, corpus.n_users).astype(np.int32)
         for place, split in enumerate(("valid", "test"))
     }
-    inputs = {"student": "sasrec", "domain": domain, "seed": 1, "distilled": distilled}
+    inputs = {"student": "sasrec", "domains": [domain], "seed": 1, "distilled": distilled}
     with store.draft(Address("runs", {**inputs, "distill": {"alpha": 0.25} if distilled else {}})) as draft:
-        stored_runs.write_metrics(draft, {split: {"mrr": float((1 / of).mean())} for split, of in ranks.items()})
-        stored_runs.write_ranks(draft, ranks, corpus)
+        stored_runs.write_metrics(
+            draft, {domain: {split: {"mrr": float((1 / of).mean())} for split, of in ranks.items()}}
+        )
+        stored_runs.write_ranks(draft, {domain: ranks}, {domain: corpus})
         return draft.commit({"epochs": 9, "best_epoch": 4, "parameters": 1234})
 
 
@@ -275,19 +277,19 @@ def test_metrics_of_teachers_equal_those_computed_from_the_arrays(
 
 
 def test_runs_metrics_and_ranks_are_those_stored(stored: Stored, connection: duckdb.DuckDBPyConnection) -> None:
-    columns = "run, student, domain, seed, distilled, alpha, temperature, parameters, epochs, best_epoch"
+    columns = "run, student, domains, seed, distilled, alpha, temperature, parameters, epochs, best_epoch"
     run, alone = stored.runs
     assert rows(connection, f"select {columns} from runs order by distilled desc") == [
-        (run.path.name, "sasrec", "tools", 1, True, 0.25, None, 1234, 9, 4),
-        (alone.path.name, "sasrec", "tools", 1, False, None, None, 1234, 9, 4),
+        (run.path.name, "sasrec", ["tools"], 1, True, 0.25, None, 1234, 9, 4),
+        (alone.path.name, "sasrec", ["tools"], 1, False, None, None, 1234, 9, 4),
     ]
     query = f"select split, metric, value from metrics where run = '{run.path.name}' and domain = 'tools'"
-    stored_metrics = stored_runs.read_metrics(run)
+    stored_metrics = stored_runs.read_metrics(run, "tools")
     assert {(s, m): v for s, m, v in rows(connection, query)} == {
         (split, name): value for split, of in stored_metrics.items() for name, value in of.items()
     }
     query = f"select rank from ranks where run = '{alone.path.name}' and split = 'test' order by user_id"
-    assert [rank for (rank,) in rows(connection, query)] == stored_runs.read_ranks(alone, "test").tolist()
+    assert [rank for (rank,) in rows(connection, query)] == stored_runs.read_ranks(alone, "tools", "test").tolist()
     paired = "select count(*) from ranks a join ranks b using (user_id, domain, split) where a.run < b.run"
     assert rows(connection, paired) == [(2 * stored.corpora["tools"].n_users,)]
 

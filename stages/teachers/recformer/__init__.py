@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
-from ckd.stages.teachers.settings import PRECISION, SEED, Precision, PretrainedSettings
+from ckd.stages.teachers.settings import PRECISION, SEED, AdaptationSettings, Precision, PretrainedSettings
 
 if TYPE_CHECKING:
     from ckd.stages.teachers.contract import Opening
@@ -62,7 +62,7 @@ class PretrainSettings(settings.Settings):
     seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
 
 
-class AdaptSettings(settings.Settings):
+class AdaptSettings(AdaptationSettings):
     """Two-stage adaptation to one target domain, on its training split only (paper, section 2.5)."""
 
     mode: Literal["none", "two-stage"] = Field(

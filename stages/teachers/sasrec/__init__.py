@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
 from ckd.stages.students import sasrec
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, refuse_other_kind
-from ckd.stages.teachers.settings import PRECISION, SEED, Precision, TeacherSettings
+from ckd.stages.teachers.settings import PRECISION, SEED, AdaptationSettings, Precision, TeacherSettings
 
 if TYPE_CHECKING:
     from ckd.stages.teachers.contract import Opening
     from ckd.stages.teachers.sasrec.teacher import SASRecTeacher
 
 
-class TrainSettings(settings.Settings):
+class TrainSettings(AdaptationSettings):
     """Training on a domain's training split, from nothing, with full softmax over its catalogue."""
 
     hidden: int = Field(default=128, ge=1, description="width of item vectors and layers")

@@ -9,7 +9,7 @@ from pydantic import Field
 from ckd.stages import settings
 from ckd.stages.settings import Located, undivided
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, named_file, refuse_other_kind
-from ckd.stages.teachers.settings import PRECISION, SEED, Precision, PretrainedSettings
+from ckd.stages.teachers.settings import PRECISION, SEED, AdaptationSettings, Precision, PretrainedSettings
 
 if TYPE_CHECKING:
     from ckd.stages.teachers.contract import Opening
@@ -82,7 +82,7 @@ class PretrainSettings(settings.Settings):
         return self.sequence_weight > 0 and self.item_drop_coefficient < 1
 
 
-class AdaptSettings(settings.Settings):
+class AdaptSettings(AdaptationSettings):
     """Adaptation to one target domain, on its training split only (paper, section 2.4)."""
 
     mode: Mode = Field(

@@ -1,0 +1,113 @@
+"""What the students are taught, from the store as it is. Imports no teacher, trains nothing, writes nothing."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.plan import Plan
+from ckd.stages.distill.explain import explain, nearest_users, user_code
+from ckd.stages.distill.explanation import Explanation
+from ckd.stages.students import STUDENTS
+from ckd.stages.students.contract import side_by_side
+from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import Corpus, read_corpus
+from ckd.storage.errors import UserError
+
+
+def explanations(
+    configuration: Configuration,
+    student: str | None = None,
+    domains: Sequence[str] = (),
+    users: Sequence[str] = (),
+    positions: int = 3,
+    items: int = 3,
+) -> tuple[str, dict[str, Explanation]]:
+    """Return the student and, by domain, what it is taught.
+
+    Args:
+        configuration: what would be trained.
+        student: name of the student; the first one by default.
+        domains: their names; all in which a teacher teaches by default.
+        users: identifiers; each is explained in every domain that has it. A few of each domain by default.
+        positions, items: as of :func:`ckd.stages.distill.explain.explain`.
+
+    Raises:
+        UserError: there is nothing to explain, a name or identifier is unknown, or labels are not in the store.
+    """
+    plan = Plan(configuration)
+    student = _student(configuration, student)
+    artifacts = {domain: _corpus(plan, domain) for domain in _domains(plan, domains)}
+    labels = {domain: plan.ready_labels(domain) for domain in artifacts}
+    corpora = {domain: read_corpus(artifact) for domain, artifact in artifacts.items()}
+    codes = _codes(corpora, artifacts, users) if users else dict.fromkeys(corpora)
+    explained = {
+        domain: explain(
+            corpora[domain],
+            artifacts[domain],
+            labels[domain],
+            configuration.distill,
+            _seen(configuration.students[student], corpora[domain]),
+            chosen,
+            positions,
+            items,
+        )
+        for domain, chosen in codes.items()
+    }
+    return student, explained
+
+
+def _student(configuration: Configuration, name: str | None) -> str:
+    if not configuration.students:
+        raise UserError("students: the configuration names no student, so there is nothing to explain")
+    if name is None:
+        return next(iter(configuration.students))
+    if name not in configuration.students:
+        raise UserError(f"--student: {_unknown('student', name, configuration.students)}")
+    return name
+
+
+def _domains(plan: Plan, names: Sequence[str]) -> list[str]:
+    known = plan.configuration.domains
+    for name in names:
+        if name not in known:
+            raise UserError(f"--domain: {_unknown('domain', name, known)}")
+    if plan.configuration.distill.alpha == 0:
+        raise UserError("distill.alpha is 0, so students learn from the truth alone; raise it to have them taught")
+    taught = [domain for domain in dict.fromkeys(names or known) if plan.taught_by(domain)]
+    if not taught:
+        where = " or ".join(names) if names else "any domain"
+        raise UserError(f"no teacher teaches the students of {where}; see teachers and distill.teachers")
+    return taught
+
+
+def _unknown(what: str, name: str, known: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"no {what} {name!r} in the configuration{f'; did you mean {near[0]}?' if near else ''} ({', '.join(known)})"
+
+
+def _corpus(plan: Plan, domain: str) -> Artifact:
+    found = plan.store.find(plan.corpus(domain))
+    if found is None:
+        raise UserError(f"the store has no corpus of domain {domain}; run `ckd precompute`")
+    return found
+
+
+def _codes(
+    corpora: Mapping[str, Corpus], artifacts: Mapping[str, Artifact], users: Sequence[str]
+) -> dict[str, list[int]]:
+    """Return the codes of some users in each of the domains that have any of them."""
+    codes: dict[str, list[int]] = {}
+    for user in dict.fromkeys(users):
+        found = {domain: code for domain, corpus in corpora.items() if (code := user_code(corpus, user)) is not None}
+        if not found:
+            near = ", ".join(nearest_users(artifacts, user))
+            raise UserError(f"--user: no user {user!r} in {' or '.join(corpora)}; nearest: {near}")
+        for domain, code in found.items():
+            codes.setdefault(domain, []).append(code)
+    return {domain: codes[domain] for domain in corpora if domain in codes}
+
+
+def _seen(settings: Any, corpus: Corpus) -> int:
+    # How much of a history a student sees is the network's to say, not a setting that all kinds have.
+    return int(STUDENTS.load(settings.kind).build(settings, side_by_side([corpus])).max_length)
