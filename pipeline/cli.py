@@ -1,6 +1,5 @@
 """The command `ckd`: finds the subcommand, and turns what goes wrong into one line and an exit code."""
 
-import errno
 import importlib
 import os
 import sys
@@ -11,6 +10,7 @@ from difflib import get_close_matches
 import click
 
 from ckd.pipeline.commands import Request, requested
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -20,6 +20,7 @@ COMMANDS = {
     "distill": ("ckd.pipeline.commands.distill", "Train students from the soft labels."),
     "recommend": ("ckd.pipeline.commands.recommend", "Write the best items of users, from a trained student."),
     "export": ("ckd.pipeline.commands.export", "Write a trained student as ONNX, safetensors or a FAISS index."),
+    "runs": ("ckd.pipeline.commands.runs", "List the trained students, best on validation first."),
     "status": ("ckd.pipeline.commands.status", "Show what is in the store and what is still to do."),
     "sql": ("ckd.pipeline.commands.sql", "Ask the store a question in SQL."),
     "config": ("ckd.pipeline.commands.config", "Print the effective configuration, or list all its keys."),
@@ -27,21 +28,9 @@ COMMANDS = {
 """Module and one line of help by subcommand, so that `ckd --help` need not import them."""
 
 USER_ERROR = 2
-INTERRUPTED = 130
 
 _SILENCE = 30
 """Seconds that are left to the first process to say what went wrong."""
-
-_DENIED = {
-    errno.EACCES: "permission denied",
-    errno.EPERM: "not permitted",
-    errno.EROFS: "the file system is read-only",
-}
-_FULL = {
-    errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk quota used up",
-    errno.EFBIG: "file too large for this file system or the limit of the shell",
-}
 
 
 class LazyGroup(click.Group):
@@ -98,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted; run the same command again to go on", INTERRUPTED)
+        return _fail(GO_ON, INTERRUPTED)
     except BrokenPipeError:
         # Whatever is still buffered has no reader; without this the interpreter complains about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        line = _explained(error)
+        line = explained(error)
         if line is None:
             raise
         return _fail(f"error: {line}")
@@ -126,14 +115,3 @@ def _speaks() -> bool:
         return True
     time.sleep(_SILENCE)
     return False
-
-
-def _explained(error: OSError) -> str | None:
-    """Return the line for a full disk or a forbidden file; None for what is not the user's to mend."""
-    number = error.errno or 0
-    if number in _FULL:
-        place = f" at {error.filename}" if error.filename else ""
-        return f"{_FULL[number]}{place}: nothing stored was harmed; make room and run the same command again"
-    if number in _DENIED:
-        return f"{error.filename or error}: {_DENIED[number]}; change its permissions, or name another store"
-    return None

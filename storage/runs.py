@@ -77,7 +77,7 @@ def corpora_of(run: Artifact) -> dict[str, str]:
     """Return the key of each domain's corpus, in the student's order of domains."""
     if "domain" in run.inputs:  # format 1
         return {run.inputs["domain"]: run.inputs["corpus"]}
-    return {domain["domain"]: domain["corpus"] for domain in run.inputs["domains"]}
+    return {domain: run.inputs["corpora"][domain] for domain in run.inputs["domains"]}
 
 
 def called(run: Artifact) -> str:
@@ -102,4 +102,6 @@ def read_ranks(run: Artifact, domain: str, split: str) -> npt.NDArray[np.int32]:
 
 def _of_domain(run: Artifact, name: str, domain: str) -> pa.Table:
     table = read_table(run.verified(name))
+    if "domain" not in table.column_names:  # format 1, of one domain
+        return table
     return table.filter(pc.equal(table["domain"], domain))

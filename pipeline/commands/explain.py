@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
+    from ckd.pipeline.commands import Request
     from ckd.pipeline.config.models import Configuration
 
 FORMATS = ("table", "json")
@@ -51,12 +52,12 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Of the explanation; json holds all digits.",
     )
     @functools.wraps(function)
-    def command(configuration: Configuration, explain: bool, **options: Any) -> Any:
+    def command(request: Request, explain: bool, **options: Any) -> Any:
         own = {name: options.pop(name) for name in _OPTIONS}
         refuse_mixed(explain)
         if not explain:
-            return function(configuration, **options)
-        return _show(configuration, **own)
+            return function(request, **options)
+        return _show(request.load(), **own)
 
     return command
 

@@ -17,8 +17,8 @@ from ckd.pipeline.config.problems import Key, Problem, dotted
 from ckd.storage.errors import UserError
 
 
-def load_configuration(path: Path, overrides: Sequence[str] = ()) -> Configuration:
-    """Return the configuration in a YAML file, with ``KEY=VALUE`` overrides applied in order.
+def load_configuration(path: Path, overrides: Sequence[str | Override] = ()) -> Configuration:
+    """Return the configuration in a YAML file, with overrides, parsed or ``KEY=VALUE``, applied in order.
 
     Relative paths count from the file's folder, those in overrides too.
 
@@ -59,10 +59,10 @@ class _Source:
         """The problems so far, each once, in the order of the file and then of the overrides."""
         return list(dict.fromkeys(text for _, _, text in sorted(self._lines, key=lambda found: found[:2])))
 
-    def override(self, text: str) -> None:
-        """Apply one ``KEY=VALUE``."""
+    def override(self, given: str | Override) -> None:
+        """Apply one ``KEY=VALUE``, parsed or not."""
         try:
-            override = parse_override(text)
+            override = parse_override(given) if isinstance(given, str) else given
             self.data, key = apply_override(self.data, override)
         except OverrideError as error:
             self._lines.append((1, len(self._overrides), str(error)))

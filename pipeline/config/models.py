@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from ckd.pipeline.config.cluster import ClusterSettings
 from ckd.pipeline.config.contradictions import contradictions
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.evaluate.settings import EvaluateSettings
@@ -62,6 +63,10 @@ class Configuration(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="where networks run; auto takes a GPU where there is one"
+    )
+    cluster: ClusterSettings = Field(
+        default_factory=ClusterSettings,
+        description="where the runs of a sweep are trained: local, or a mapping with the scheduler of a Dask cluster",
     )
     domains: dict[Name, DomainSettings] = Field(
         min_length=1, description="domains to recommend in, by name; at least one"

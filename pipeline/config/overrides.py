@@ -16,20 +16,21 @@ class OverrideError(Exception):
 
 @dataclass(frozen=True)
 class Override:
-    """One ``--set``: the text as typed, the key's parts, the value."""
+    """One ``--set``, or one value of another option: the text as typed, the key's parts, the value."""
 
     text: str
     parts: tuple[str, ...]
     value: Any
+    option: str = "--set"
 
     @property
     def shown(self) -> str:
         """The option as the user typed it, cut if long."""
-        return _shown(self.text)
+        return _shown(self.text, self.option)
 
 
-def parse_override(text: str) -> Override:
-    """Return the override in ``KEY=VALUE``, its value read as YAML.
+def parse_override(text: str, option: str = "--set") -> Override:
+    """Return the override in ``KEY=VALUE``, its value read as YAML; ``option`` is what the user gave it with.
 
     Raises:
         OverrideError: it is not of that form, or the value is not YAML.
@@ -37,14 +38,14 @@ def parse_override(text: str) -> Override:
     key, equals, value = text.partition("=")
     parts = tuple(part.strip() for part in key.split("."))
     if not equals or not all(parts):
-        raise OverrideError(f"{_shown(text)}: write KEY=VALUE, for example --set distill.alpha=0.3")
+        raise OverrideError(f"{_shown(text, option)}: write KEY=VALUE, for example {option} distill.alpha=0.3")
     try:
         document = Document(value)
     except UnreadableError as error:
-        raise OverrideError(f"{_shown(text)}: the value is not valid YAML: {error}") from None
+        raise OverrideError(f"{_shown(text, option)}: the value is not valid YAML: {error}") from None
     for _, problem in document.repeated:
-        raise OverrideError(f"{_shown(text)}: {dotted(problem.key)}: given twice; keep one")
-    return Override(text, parts, document.data)
+        raise OverrideError(f"{_shown(text, option)}: {dotted(problem.key)}: given twice; keep one")
+    return Override(text, parts, document.data, option)
 
 
 def apply_override(data: Mapping[str, Any], override: Override) -> tuple[dict[str, Any], Key]:
@@ -73,6 +74,6 @@ def _assign(data: Mapping[str, Any], override: Override, done: Key, parts: Seque
     return {**data, name: changed}, whole
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, option: str) -> str:
     shown = text.partition("\n")[0][:_LONGEST_SHOWN]
-    return f"--set {shown if shown == text else shown + '…'}"
+    return f"{option} {shown if shown == text else shown + '…'}"

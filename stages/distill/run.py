@@ -106,7 +106,7 @@ def _start_items(network: Any, domains: Sequence[Domain], lessons: Sequence[Less
                 "scores items by vectors"
             )
         table = network.items.weight
-        start = principal_items(vectors, table.shape[1], float(table[domain.items].std()))
+        start = principal_items(vectors, table.shape[1], float(table[domain.items].detach().std()))
         with torch.no_grad():
             table[domain.items] = torch.from_numpy(start).to(table.device)
 

@@ -128,11 +128,17 @@ VIEWS: Mapping[str, View] = {
             "domains": Column("VARCHAR[]", "domains that it serves: several where they share one network"),
             "seed": Column("BIGINT", "seed of the training"),
             "distilled": Column("BOOLEAN", "whether it learned from teachers"),
+            "teachers": Column("VARCHAR", "names of the teachers that it learned from; null without distillation"),
             "alpha": Column("DOUBLE", "share of the distillation loss; null where the run has none"),
             "temperature": Column("DOUBLE", "of the distillation losses; null where the run has none"),
             "parameters": Column("BIGINT", "trainable numbers of the student"),
             "epochs": Column("INTEGER", "epochs trained"),
             "best_epoch": Column("INTEGER", "epoch that was kept, chosen on validation"),
+            "settings": Column(
+                "VARCHAR",
+                "all that determined the run but the seed, as JSON: group by it to compare over seeds; "
+                "settings->>'$.training.learning_rate'",
+            ),
             "inputs": Column("VARCHAR", "all that determined the run, as JSON: inputs->>'$.student'"),
         },
     ),
@@ -184,6 +190,14 @@ from agreement a
 join interactions t on t.domain = a.domain and t.user_id = a.user_id and t.position = a.position + 1
 join items i on i.domain = t.domain and i.item = t.item
 where a.split = 'test' group by all order by all""",
+    "Which settings are the best on validation, over their seeds? (What `ckd runs` lists.)": """\
+select r.domain, r.student, r.teachers, r.alpha, r.temperature, count(*) as seeds, round(avg(v.value), 4) as valid,
+    round(stddev_samp(v.value), 4) as spread, round(avg(t.value), 4) as test, any_value(r.parameters) as parameters
+from runs r
+join metrics v on v.run = r.run and v.split = 'valid' and v.metric = 'ndcg@10'
+join metrics t on t.run = r.run and t.split = 'test' and t.metric = v.metric
+group by r.domain, r.student, r.teachers, r.alpha, r.temperature, r.settings
+order by r.domain, avg(v.value) desc""",
     "How good are the students of the store, by the settings of distillation?": """\
 select m.domain, r.student, r.distilled, r.alpha, r.temperature, m.metric, count(distinct r.seed) as seeds,
     count(*) as runs, round(avg(m.value), 4) as value

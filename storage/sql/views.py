@@ -192,9 +192,15 @@ def _run_row(run: Artifact) -> dict[str, Any]:
         "domains": domains_of(run),
         **{name: inputs.get(name) for name in ("student", "seed", "distilled")},
         **{name: _setting(inputs, name) for name in ("alpha", "temperature")},
+        "teachers": ", ".join(sorted(inputs.get("labels") or ())) or None,
         **{name: facts.get(name) for name in ("parameters", "epochs", "best_epoch")},
-        "inputs": json.dumps(inputs, sort_keys=True, ensure_ascii=False),
+        "settings": _json({name: value for name, value in inputs.items() if name != "seed"}),
+        "inputs": _json(inputs),
     }
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def _setting(inputs: Mapping[str, Any], name: str) -> Any:

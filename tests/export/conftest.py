@@ -41,7 +41,7 @@ class Trained:
         return load_student(run, self.of(run))
 
     def of(self, run: Artifact) -> dict[str, Corpus]:
-        names = [domain["domain"] for domain in run.inputs["domains"]]
+        names = list(run.inputs["domains"])
         return {name: self.corpora[name] for name in names}
 
     def exported(self, run: Artifact, name: str, student: Student | None = None) -> Exported:

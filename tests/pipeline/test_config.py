@@ -148,7 +148,7 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
         ),
         (
             "extra: 1",
-            "4: extra: unknown key; known: store, seed, device, domains, sources, text, teachers, labels, "
+            "4: extra: unknown key; known: store, seed, device, cluster, domains, sources, text, teachers, labels, "
             "students, distill, evaluate",
         ),
         ("seed: -1", "4: seed: must be 0 or more, not -1"),

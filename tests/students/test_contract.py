@@ -159,8 +159,8 @@ KINDS = {
     "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
     "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
     "bert4rec": Kind({**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, epochs=30),
-    "fm": Kind({**_SMALL, "negatives": 6}, "successors", _DROPOUT, exact=False),
-    "deepfm": Kind({**_SMALL, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "fm": Kind({**_SMALL, "min_items": 1, "negatives": 6}, "successors", _DROPOUT, exact=False),
+    "deepfm": Kind({**_SMALL, "min_items": 1, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
     "lightgcn": Kind(
         {"hidden": 16, "learning_rate": 1e-2, "repeats": True},
         "blocks",
@@ -324,6 +324,13 @@ class TestLearning:
         assert same(first, again)
         assert not same(first, other)
 
+    def test_what_it_knows_of_each_item_by_itself_is_a_table_of_them(self, student: Student) -> None:
+        corpora = [student.world(n_items=size).corpus for size in (12, 21)]
+        network = student.build(*corpora)
+        assert isinstance(network.items, torch.nn.Embedding)
+        assert len(network.items.weight) == 12 + 21
+        assert network.items.weight.dtype == torch.float32
+
 
 class TestScoring:
     @pytest.fixture
@@ -433,6 +440,9 @@ class TestSteps:
         exact = scores.normaliser(picked, own)
         assert exact.shape == scores.logsumexp.shape == (n,)
         assert (exact >= own.logsumexp(1) - 1e-5).all()
+        twice = torch.cat([picked, picked[:, :1]], 1)
+        repeated = torch.cat([own, torch.full((n, 1), -torch.inf)], 1)
+        torch.testing.assert_close(scores.normaliser(twice, repeated), exact)
         if student.kind.exact:
             torch.testing.assert_close(scores.logsumexp, whole.logsumexp(1))
             torch.testing.assert_close(exact, whole.logsumexp(1))
@@ -449,15 +459,14 @@ class TestSteps:
 
     def test_scores_at_some_positions_are_rows_of_those_at_all(self, corpus: Corpus, step: Step) -> None:
         every = torch.arange(corpus.n_items)
-        chosen = torch.arange(len(step.place)) % 3 != 0
-        some = step.scores.rows(chosen)
-        torch.testing.assert_close(some.among(every), step.scores.among(every)[chosen])
-        torch.testing.assert_close(some.logsumexp, step.scores.logsumexp[chosen])
-        torch.testing.assert_close(some.of(some.best(2)), step.scores.of(step.scores.best(2))[chosen])
-        again = chosen[chosen].clone()
-        again[::2] = False
-        twice = torch.nonzero(chosen).squeeze(1)[again]
-        torch.testing.assert_close(some.rows(again).among(every), step.scores.among(every)[twice])
+        whole = step.scores.among(every)
+        third = torch.arange(len(step.place)) % 3 == 0
+        for chosen in (third, torch.tensor([4, 0, 4]), slice(2, 5)):
+            some = step.scores.rows(chosen)
+            torch.testing.assert_close(some.among(every), whole[chosen])
+            torch.testing.assert_close(some.logsumexp, step.scores.logsumexp[chosen])
+            torch.testing.assert_close(some.of(some.best(2)), step.scores.of(step.scores.best(2))[chosen])
+            torch.testing.assert_close(some.rows(slice(1, 3)).among(every), whole[chosen][1:3])
 
 
 class TestSeveralDomains:

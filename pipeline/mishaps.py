@@ -1,0 +1,29 @@
+"""What ends a command early, in words: the file system, and Ctrl-C."""
+
+import errno
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+GO_ON = "interrupted; run the same command again to go on"
+
+_DENIED = {
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EROFS: "the file system is read-only",
+}
+_FULL = {
+    errno.ENOSPC: "disk full",
+    errno.EDQUOT: "disk quota used up",
+    errno.EFBIG: "file too large for this file system or the limit of the shell",
+}
+
+
+def explained(error: OSError) -> str | None:
+    """Return the line for a full disk or a forbidden file; None for what is not the user's to mend."""
+    number = error.errno or 0
+    if number in _FULL:
+        place = f" at {error.filename}" if error.filename else ""
+        return f"{_FULL[number]}{place}: nothing stored was harmed; make room and run the same command again"
+    if number in _DENIED:
+        return f"{error.filename or error}: {_DENIED[number]}; change its permissions, or name another store"
+    return None

@@ -1,0 +1,1 @@
+"""A sweep: the students of many settings and seeds, trained by several processes."""

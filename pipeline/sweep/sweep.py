@@ -1,0 +1,170 @@
+"""Trains the runs of a sweep that are not in the store, in parallel, and says what became of each."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ckd.pipeline.commands import Request
+from ckd.pipeline.progress import console
+from ckd.pipeline.report.leaderboard import print_leaderboard
+from ckd.pipeline.sweep.plan import SharingPlan
+from ckd.pipeline.sweep.points import planned_points
+from ckd.pipeline.sweep.progress import Tally
+from ckd.pipeline.sweep.runs import Job, labels_of, runs_of
+from ckd.storage.errors import Busy, UserError
+from ckd.storage.trust import Signature
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from ckd.pipeline.sweep.worker import Outcome
+
+_PAUSE = 1.0
+"""Seconds between two looks at runs that another process trains."""
+
+Signatures = dict[Path, Signature]
+
+
+def sweep(request: Request, grids: Sequence[str], seeds: int | None, jobs: int | None, threads: int | None) -> None:
+    """Train the students of every point for every seed and print them as a leaderboard.
+
+    Args:
+        request: the configuration that the points vary.
+        grids: the texts of ``--grid``.
+        seeds: how many, from the configuration's on; None for that one alone.
+        jobs: processes; None for as many as the machine can run.
+        threads: of each process; None for one.
+
+    Raises:
+        UserError: something in the points is wrong, labels are missing or damaged, or runs failed; a line for each.
+    """
+    plans = planned_points(request, grids, seeds)
+    cluster = plans[0].configuration.cluster
+    if cluster.scheduler is not None and jobs is not None:
+        raise UserError(f"--jobs: {cluster.scheduler} has its own workers; leave --jobs out, or set cluster=local")
+    wanted = {job.address.key: job for plan in plans for job in runs_of(plan)}
+    todo = [job for job in wanted.values() if job.plan.store.find(job.address) is None]
+    failed: dict[str, str] = {}
+    if todo:
+        signatures = _verified(todo)
+        _prepare(todo)
+        failed = _train(todo, len(wanted), signatures, jobs, threads or 1)
+    else:
+        console.print(f"all {len(wanted)} runs are in the store")
+    found = [run for job in wanted.values() if (run := job.plan.store.find(job.address)) is not None]
+    if found:
+        print_leaderboard(plans[0].store, found)
+    if failed:
+        raise UserError("\n".join(f"{name}: {text}" for name, text in failed.items()))
+
+
+def _verified(jobs: Sequence[Job]) -> Signatures:
+    """Compare the labels that runs learn from with their digests, once for all of them.
+
+    Raises:
+        DamagedArtifact: before anything is trained.
+    """
+    labels = {
+        found.path: found
+        for job in jobs
+        for by_teacher in labels_of(job.plan, job.run).values()
+        for found in by_teacher.values()
+    }
+    return {path: known for artifact in labels.values() for path, known in artifact.verify().items()}
+
+
+def _prepare(jobs: Sequence[Job]) -> None:
+    missing: dict[str, tuple[SharingPlan, str]] = {}
+    for job in jobs:
+        for domain in job.run.domains:
+            if job.plan.store.find(address := job.plan.corpus(domain)) is None:
+                missing.setdefault(address.key, (job.plan, domain))
+    if missing:
+        from ckd.pipeline.tasks.inputs import prepare  # torch takes seconds to import
+
+        for plan, domain in missing.values():
+            prepare(plan, domain)
+
+
+def _train(
+    jobs: Sequence[Job], wanted: int, signatures: Signatures, processes: int | None, threads: int
+) -> dict[str, str]:
+    """Train runs; return the failed ones with what failed."""
+    from ckd.pipeline.cluster import cores, workers  # distributed takes a second to import
+    from ckd.pipeline.sweep.known import known
+
+    processes = min(processes or max(cores() // threads, 1), len(jobs))
+    settings = jobs[0].plan.configuration.cluster
+    where = settings.scheduler or f"{processes} process{'es' if processes > 1 else ''}"
+    already = f", {wanted - len(jobs)} more are in the store" if wanted > len(jobs) else ""
+    console.print(f"{len(jobs)} run{'s' if len(jobs) > 1 else ''} to train on {where}{already}")
+    with Tally(jobs) as tally, workers(settings, processes, threads, partial(_tidy, jobs)) as client:
+        # A node of the graph, not scattered data: what a killed process held of those is gone for good.
+        trusted = client.submit(known, signatures, pure=False)
+        waiting, told = list(jobs), False
+        while waiting := _round(client, waiting, trusted, threads, tally):
+            if not told:
+                console.print(f"waiting for {len(waiting)} of the runs, which another process trains")
+                told = True
+            time.sleep(_PAUSE)
+    _tidy(jobs)
+    return tally.failed
+
+
+def _round(
+    client: "Client", jobs: Sequence[Job], trusted: "Future[Mapping[Path, Signature]]", threads: int, tally: Tally
+) -> list[Job]:
+    """Train every run that nobody else trains; return the others."""
+    from distributed import as_completed
+
+    from ckd.pipeline.sweep.worker import train
+
+    waiting, busy = deque(jobs), []
+    under_way: dict[Future[Outcome], Job] = {}
+    done = as_completed()
+
+    def hand_out() -> None:
+        # One run per worker and no more: what waits for a worker shares its fate, and loses its place in the order.
+        workers = max(len(client.scheduler_info(n_workers=-1)["workers"]), 1)
+        while waiting and len(under_way) < workers:
+            future = client.submit(train, waiting[0], trusted, threads, pure=False)
+            under_way[future] = waiting.popleft()
+            done.add(future)
+
+    hand_out()
+    for future in done:
+        job = under_way.pop(future)
+        hand_out()
+        if (lost := _lost(future)) is not None:
+            tally.fail(job, lost)
+            continue
+        outcome = future.result()
+        if outcome.busy is not None:
+            busy.append(job)
+        elif outcome.error is not None:
+            tally.fail(job, outcome.error)
+        else:
+            tally.finish(job, outcome.seconds)
+    return busy
+
+
+def _lost(future: "Future[Outcome]") -> str | None:
+    """Return what to say of a run whose process died twice; None for others."""
+    from distributed import KilledWorker
+
+    if not isinstance(future.exception(), KilledWorker):
+        return None
+    return "its process was killed, twice (by the kernel, if memory ran out); use fewer --jobs, then run it again"
+
+
+def _tidy(jobs: Sequence[Job]) -> None:
+    """Remove what killed processes left of their runs."""
+    for job in jobs:
+        if job.plan.store.peek(job.address) is not None:
+            # Another process may have begun to train it.
+            with suppress(Busy), job.plan.store.draft(job.address):
+                pass

@@ -1,0 +1,205 @@
+"""`ckd distill` as a sweep: real processes over a real store."""
+
+import json
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from ckd.storage.files import sha256_file
+
+GRID = ("--grid", "distill.alpha=0.2,0.8", "--seeds", "2", "--set", "distill.epochs=3")
+ENDLESS = ("--seeds", "3", "--set", "distill.epochs=5000", "--set", "distill.patience=5000")
+GUARD = """
+import sys
+
+FORBIDDEN = (
+    "transformers", "tokenizers", "ckd.stages.teachers.unisrec.", "ckd.stages.precompute.label",
+    "ckd.stages.precompute.search", "ckd.stages.text.encode", "ckd.stages.pretrain.train",
+)
+
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name != "ckd.stages.text.encoder" and name.startswith(FORBIDDEN):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Guard())
+"""
+"""Run at the start of every process, forbids to import whatever could open a teacher or a text encoder."""
+
+
+def runs(place):
+    """``{key: inputs}`` of the runs in the store."""
+    manifests = place.store.glob("runs/[!.]*/manifest.json")
+    return {path.parent.name: json.loads(path.read_text())["inputs"] for path in manifests}
+
+
+def results(place, key):
+    folder = place.store / "runs" / key
+    return {name: sha256_file(folder / name) for name in ("model.safetensors", "ranks.parquet", "metrics.parquet")}
+
+
+def finished(printed):
+    """The names of the runs that were said to be done."""
+    return [line.partition(": valid")[0] for line in printed.splitlines() if re.search(r": valid .*\[\d+ of", line)]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A PYTHONPATH under which no process can open a teacher."""
+    folder = tmp_path_factory.mktemp("guard")
+    (folder / "sitecustomize.py").write_text(GUARD)
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.fixture(scope="module")
+def swept(labelled, make_workplace, guarded, tmp_path_factory):
+    """A workplace after a sweep that could open no teacher, and what it printed."""
+    place = make_workplace(tmp_path_factory.mktemp("swept") / "workplace", labelled.store)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", guarded)
+        done = place.ckd("distill", *GRID)
+    assert done.returncode == 0, done.stderr
+    return place, done
+
+
+def start(place, *arguments):
+    return place.start("distill", *arguments, start_new_session=True)
+
+
+def wait_for_training(place, process):
+    while not list(place.store.glob("runs/.*.partial")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.001)
+
+
+def test_a_sweep_trains_every_run_once_and_no_process_of_it_opens_a_teacher(swept):
+    place, done = swept
+    assert done.stderr == ""
+    found = sorted(
+        (run["distilled"], (run["teaching"] or {}).get("alpha"), run["seed"]) for run in runs(place).values()
+    )
+    assert found == [(False, None, 0), (False, None, 1), *((True, a, seed) for a in (0.2, 0.8) for seed in (0, 1))]
+
+
+@pytest.mark.parametrize("name", ["transformers", "ckd.stages.precompute.label"])
+def test_the_guard_of_that_test_works(labelled, guarded, monkeypatch, name):
+    monkeypatch.setenv("PYTHONPATH", guarded)
+    done = labelled.ckd(code=f"import {name}")
+    assert done.stderr.splitlines()[-1] == f"AssertionError: {name} is imported"
+
+
+def test_it_prints_a_line_per_run_and_none_per_epoch(swept):
+    _, done = swept
+    assert sorted(finished(done.stdout)) == sorted(
+        [f"small, tiny, plain, seed {seed}" for seed in (0, 1)]
+        + [f"small, tiny, distilled, alpha {alpha}, seed {seed}" for alpha in (0.2, 0.8) for seed in (0, 1)]
+    )
+    assert "epoch 1  " not in done.stdout
+    assert re.findall(r"\[(\d) of 6", done.stdout) == list("123456")
+
+
+def test_its_runs_are_those_that_distill_alone_would_train(swept, distilled):
+    place, _ = swept
+    assert runs(distilled).keys() < runs(place).keys()
+    for key in runs(distilled):
+        assert results(place, key) == results(distilled, key)
+
+
+def test_started_again_it_trains_nothing_and_lists_the_same(swept):
+    place, done = swept
+    again = place.ckd("distill", *GRID)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0] == "all 6 runs are in the store"
+    assert again.stdout.splitlines()[1:] == done.stdout.splitlines()[7:]
+
+
+def test_a_run_that_fails_stops_no_other_and_is_named_at_the_end(swept, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "failing", swept[0].store)
+    more = ("--set", "distill.baseline=false", "--grid", "distill.learning_rate=1e30,0.002")
+    done = place.ckd("distill", *GRID[:2], "--set", "distill.epochs=3", *more, "--jobs", "1")
+    assert done.returncode == 2
+    assert [line.partition(": the training diverged: ")[0] for line in done.stderr.splitlines()] == [
+        "error: small, tiny, distilled, learning_rate 1e+30, alpha 0.2, seed 0",
+        "small, tiny, distilled, learning_rate 1e+30, alpha 0.8, seed 0",
+    ]
+    assert len(runs(place)) == 8
+    assert not list(place.store.glob("runs/.*"))
+
+
+def test_damaged_labels_are_refused_before_anything_is_trained(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "damaged", labelled.store)
+    shard = place.labels / "part-00003.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    done = place.ckd("distill", *GRID)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {shard} is damaged: ")
+    assert not list(place.store.glob("runs/*"))
+
+
+def test_ctrl_c_ends_all_processes_leaves_nothing_half_and_says_how_to_go_on(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "interrupted", labelled.store)
+    process = start(place, *ENDLESS)
+    wait_for_training(place, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted; run the same command again to go on\n")
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert (len(gone) >= 2, alive) == (True, [])
+    assert not list(place.store.glob("runs/*"))
+
+
+def test_its_processes_die_with_it_even_if_it_is_killed(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "killed", labelled.store)
+    process = start(place, *ENDLESS)
+    wait_for_training(place, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=60)
+    gone, alive = psutil.wait_procs(children, timeout=60)
+    assert (len(gone) >= 2, alive) == (True, [])
+
+
+def trainer(process):
+    """The process that holds the lock of a run, once there is one."""
+    while process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if any("/locks/runs-" in file.path for file in child.open_files()):
+                    return child
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def test_a_run_whose_process_is_killed_is_tried_once_more_and_stops_no_other(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "unlucky", labelled.store)
+    more = ("--set", "distill.baseline=false", "--set", "distill.patience=300", "--set", "distill.epochs=300")
+    process = start(place, *more, "--seeds", "2", "--jobs", "1")
+    for _ in range(2):
+        found = trainer(process)
+        found.kill()
+        psutil.wait_procs([found])
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 2
+    assert said.startswith("error: small, tiny, distilled, seed 0: its process was killed, twice ")
+    assert [run["seed"] for run in runs(place).values()] == [1]
+    assert not list(place.store.glob("runs/.*"))
+
+
+def test_of_two_at_once_neither_fails_and_each_run_is_trained_by_one(swept, labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "twice", labelled.store)
+    both = [start(place, *GRID, "--jobs", "1") for _ in range(2)]
+    said = [process.communicate(timeout=600) for process in both]
+    assert [(process.returncode, err) for process, (_, err) in zip(both, said, strict=True)] == [(0, ""), (0, "")]
+    assert runs(place) == runs(swept[0])
+    for key in runs(place):
+        assert results(place, key) == results(swept[0], key)
+    tables = [out.partition("domain  ")[2] for out, _ in said]
+    assert tables[0] == tables[1] != ""

@@ -1,0 +1,168 @@
+"""`ckd runs`: the leaderboard, and that SQL gives the same."""
+
+import re
+from statistics import mean, stdev
+
+import pytest
+
+from ckd.pipeline.report.leaderboard import standings
+from ckd.pipeline.report.run_settings import differing, settings_of, short_names, shown
+from ckd.storage.artifact import Store
+from ckd.storage.keys import Address
+from ckd.storage.runs import write_metrics
+from ckd.storage.sql import EXAMPLES, Contents, ask, open_views
+
+LABELS = {"teacher": {"model.safetensors": "0" * 64}, "corpus": "1" * 64, "format": 1}
+
+
+def commit_labels(store, top_k):
+    address = Address("labels", {**LABELS, "top_k": top_k}, (("teacher", "uni"), ("domain", "tools")))
+    with store.draft(address) as draft:
+        return draft.commit()
+
+
+def commit_run(store, valid, test, seed=0, alpha=None, labels=None, domain="tools", rate=0.1, hidden=8):
+    teaching = None if alpha is None else {"alpha": alpha, "temperature": 1.0, "loss": {"top_k": 1.0}}
+    inputs = {
+        "student": "small",
+        "domain": domain,
+        "distilled": alpha is not None,
+        "seed": seed,
+        "settings": {"kind": "sasrec", "hidden": hidden},
+        "training": {"learning_rate": rate, "epochs": 3},
+        "teaching": teaching,
+        "mask_history": False,
+        "corpus": "1" * 64 if domain == "tools" else "2" * 64,
+        "labels": {} if labels is None else {"uni": labels.key},
+        "format": 1,
+    }
+    with store.draft(Address("runs", inputs)) as draft:
+        write_metrics(
+            draft, {split: {"ndcg@10": value, "mrr": 1 - value} for split, value in (("valid", valid), ("test", test))}
+        )
+        return draft.commit({"parameters": 7, "epochs": 3, "best_epoch": 2})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def runs(store):
+    """Two settings of distillation with three seeds each, a baseline with one, and one run in another domain."""
+    one, other = commit_labels(store, 5), commit_labels(store, 9)
+    return [
+        *(commit_run(store, 0.1 + seed / 100, 0.9, seed, 0.5, one) for seed in range(3)),
+        *(commit_run(store, 0.3 + seed / 50, 0.2, seed, 0.5, other) for seed in range(3)),
+        commit_run(store, 0.2, 0.95),
+        commit_run(store, 0.5, 0.5, domain="books"),
+    ]
+
+
+def test_seeds_of_the_same_settings_are_one_row_and_validation_alone_orders(runs, store):
+    found = standings(runs, "ndcg@10", store)
+    assert [(one.domain, one.teachers, len(one.valid)) for one in found] == [
+        ("books", (), 1),
+        ("tools", ("uni",), 3),
+        ("tools", (), 1),
+        ("tools", ("uni",), 3),
+    ]
+    assert [mean(one.valid) for one in found] == pytest.approx([0.5, 0.32, 0.2, 0.11])
+    assert [mean(one.test) for one in found] == pytest.approx([0.5, 0.2, 0.95, 0.9])
+
+
+def test_another_metric_orders_otherwise(runs, store):
+    assert [mean(one.valid) for one in standings(runs, "mrr", store)] == pytest.approx([0.5, 0.89, 0.8, 0.68])
+
+
+def test_only_settings_that_differ_are_columns_and_labels_are_told_by_what_they_were_made_with(runs, store):
+    found = standings(runs, "ndcg@10", store)
+    names = differing([(one.domain, one.settings) for one in found])
+    assert names == ["labels.uni.top_k"]
+    assert short_names(names) == {"labels.uni.top_k": "top_k"}
+
+
+def test_where_labels_are_gone_their_keys_tell_them_apart(runs, tmp_path):
+    found = standings(runs, "ndcg@10", Store(tmp_path / "elsewhere"))
+    assert differing([(one.domain, one.settings) for one in found]) == ["labels.uni"]
+
+
+def test_a_run_without_distillation_differs_from_no_other_in_what_it_has_not():
+    plain = settings_of({"student": "s", "training": {"epochs": 3}, "teaching": None})
+    taught = settings_of({"student": "s", "training": {"epochs": 3}, "teaching": {"alpha": 0.5, "loss": {"top_k": 1}}})
+    assert taught == {"distill.epochs": 3, "distill.alpha": 0.5, "distill.loss": {"top_k": 1}}
+    assert differing([("d", plain), ("d", taught)]) == []
+    other = settings_of(
+        {"student": "s", "training": {"epochs": 3}, "teaching": {"alpha": 0.5, "loss": {"in_batch": 1}}}
+    )
+    assert differing([("d", plain), ("d", taught), ("d", other)]) == ["distill.loss"]
+
+
+def test_settings_are_named_as_in_the_configuration_and_shortened_while_clear():
+    names = ["students.a.hidden", "students.b.hidden", "distill.curriculum.start", "distill.alpha"]
+    assert short_names(names) == {
+        "students.a.hidden": "a.hidden",
+        "students.b.hidden": "b.hidden",
+        "distill.curriculum.start": "start",
+        "distill.alpha": "alpha",
+    }
+    assert shown({"top_k": 1.0, "in_batch": 0.5}) == "in_batch 0.5, top_k 1"
+
+
+def test_sql_gives_the_same_leaderboard(runs, store):
+    query = next(query for question, query in EXAMPLES.items() if "ckd runs" in question)
+    with open_views(Contents({}, [], runs)) as connection, ask(connection, query) as answer:
+        rows = [row for batch in answer.batches() for row in batch.to_pylist()]
+    expected = standings(runs, "ndcg@10", store)
+    assert [(row["domain"], row["student"], row["teachers"], row["seeds"], row["parameters"]) for row in rows] == [
+        (one.domain, one.student, ", ".join(one.teachers) or None, len(one.valid), one.parameters) for one in expected
+    ]
+    for row, one in zip(rows, expected, strict=True):
+        assert row["valid"] == pytest.approx(mean(one.valid), abs=5e-5)
+        assert row["test"] == pytest.approx(mean(one.test), abs=5e-5)
+        assert row["spread"] == (pytest.approx(stdev(one.valid), abs=5e-5) if len(one.valid) > 1 else None)
+
+
+def test_settings_of_runs_can_be_asked_in_sql(runs):
+    query = """select settings->>'$.training.learning_rate' as rate, count(*) as n, count(distinct settings) as groups
+        from runs where domain = 'tools' group by rate"""
+    with open_views(Contents({}, [], runs)) as connection, ask(connection, query) as answer:
+        assert [row for batch in answer.batches() for row in batch.to_pylist()] == [
+            {"rate": "0.1", "n": 7, "groups": 3}
+        ]
+
+
+def cells(printed):
+    return [re.split(r" {2,}", line.strip()) for line in printed.splitlines()]
+
+
+def test_the_command_lists_what_distill_trained(distilled):
+    done = distilled.ckd("runs")
+    assert done.returncode == 0, done.stderr
+    header, _, *rows = cells(done.stdout)
+    assert header == ["domain", "student", "learned from", "seeds", "valid ndcg@10", "test ndcg@10", "parameters"]
+    assert sorted(row[2] for row in rows[:2]) == ["uni", "—"]
+    assert rows[0][4] >= rows[1][4]
+    assert rows[2][0].startswith("Ordered by the mean of ndcg@10 on validation, which alone chooses")
+
+
+def test_the_command_lists_of_other_corpora_only_what_it_is_asked_for(distilled):
+    other = ("--set", "domains.tiny.k_core=2")
+    assert "; --all lists 2 others" in distilled.ckd("runs", *other).stdout
+    assert len(cells(distilled.ckd("runs", *other, "--all").stdout)) == 5
+    left = distilled.ckd("runs", "--limit", "1").stdout.splitlines()
+    assert left[-1] == "--limit 1 leaves out 1 of 2 rows."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--domain", "tinny"), "--domain: no domain is named 'tinny'; did you mean tiny?"),
+        (("--student", "smal"), "--student: no student is named 'smal'; did you mean small?"),
+        (("--metric", "ndcg@1"), "--metric: no metric is named 'ndcg@1'; did you mean ndcg@10?"),
+    ],
+)
+def test_a_name_that_there_is_not_is_answered_with_the_nearest(distilled, arguments, said):
+    done = distilled.ckd("runs", *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
