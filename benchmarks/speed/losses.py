@@ -1,0 +1,89 @@
+"""What the losses of one training step cost: put together by autograd, and in closed form by blocks of several sizes.
+
+    python benchmarks/speed/losses.py
+
+Forward and backward down to states and item vectors, on tensors of the size of a step of `speed.py`: 9,300 positions,
+3,416 items of which 2,066 are targets, width 64, one teacher with 100 items and states of 64 at each position. All ways
+in turn, the least and the median milliseconds of several rounds.
+"""
+
+import argparse
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+from turns import CLOCKS
+
+from ckd.stages.distill.fused import Best, Voice, fused_losses
+from ckd.stages.distill.losses import cross_entropy, in_batch, top_k
+
+POSITIONS, ITEMS, TARGETS, WIDTH, K = 9_300, 3_416, 2_066, 64, 100
+ROWS = (64, 128, 256, 512, 1_024, 2_048, POSITIONS)
+
+
+class Step:
+    """What a step has to go on."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.states = (0.3 * torch.randn(POSITIONS, WIDTH)).requires_grad_()
+        self.items = (0.3 * torch.randn(ITEMS, WIDTH)).requires_grad_()
+        self.target = torch.cat([torch.arange(TARGETS), torch.randint(TARGETS, (POSITIONS - TARGETS,))])
+        self.weight = torch.rand(POSITIONS)
+        self.state, self.vectors = 0.25 * torch.randn(POSITIONS, WIDTH), torch.randn(ITEMS, WIDTH)
+        logprobs = (self.state @ self.vectors.T).log_softmax(1)
+        kept, items = logprobs.topk(K, dim=1)
+        self.best = Best(items, kept, kept.exp().sum(1))
+
+    def fused(self, rows: int, distilled: bool) -> Tensor:
+        """Return the loss in closed form, by blocks of some rows."""
+        distinct = torch.unique(self.target)
+        vectors = self.vectors[distinct].T
+        voice = Voice(
+            self.weight,
+            self.weight,
+            best=lambda here: Best(*(part[here] for part in self.best)),
+            among=lambda here: self.state[here] @ vectors,
+        )
+        voices = [voice] if distilled else []
+        return fused_losses(self.states, self.items, self.target, distinct, self.weight, voices, 1.0, rows).total
+
+    def composed(self, distilled: bool) -> Tensor:
+        """Return the same loss put together."""
+        logits = self.states @ self.items.T
+        logsumexp = logits.logsumexp(1)
+        losses = cross_entropy(logits, logsumexp, self.target)
+        if distilled:
+            distinct = torch.unique(self.target)
+            chosen = logits.gather(1, self.best.items)
+            losses = losses + top_k(chosen, logsumexp, self.best.logprobs, self.best.kept_mass, 1.0)
+            losses = losses + in_batch(logits[:, distinct], self.state @ self.vectors[distinct].T, 1.0)
+        return (self.weight * losses).sum()
+
+
+def main() -> None:
+    """Take turns, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a machine at work, with --threads 1")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    step, now = Step(), CLOCKS[chosen.clock]
+    ways: dict[str, Callable[[bool], Tensor]] = {"put together": step.composed}
+    ways |= {f"blocks of {rows}": lambda distilled, rows=rows: step.fused(rows, distilled) for rows in ROWS}
+    found: dict[tuple[str, bool], list[float]] = {(way, taught): [] for way in ways for taught in (False, True)}
+    for _ in range(chosen.rounds):
+        for (way, distilled), seconds in found.items():
+            began = now()
+            torch.autograd.grad(ways[way](distilled), (step.states, step.items))
+            seconds.append(now() - began)
+    print("| losses | plain, ms | distilled, ms |\n|---|---:|---:|")
+    for way in ways:
+        shown = [f"{1e3 * min(s):,.0f} ({1e3 * median(s):,.0f})" for s in (found[way, False], found[way, True])]
+        print(f"| {way} | {' | '.join(shown)} |")
+
+
+if __name__ == "__main__":
+    main()
