@@ -29,8 +29,7 @@ from ckd.storage.corpus import HELD_OUT, Corpus, read_corpus
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CKD = "ckd"
-PEERS = {"RecTools SASRecModel": "rectools", "RecTools FlatSASRecNet": "rectools-flat"}
+NAMES = {"ckd": "ckd, plain", "rectools": "RecTools SASRecModel", "rectools-flat": "RecTools FlatSASRecNet"}
 CUTOFFS = (10, 50)
 SHOWN = ("recall@10", "ndcg@10", "recall@50", "ndcg@50")
 
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--max-length", type=int, default=30)
     parser.add_argument("--dropouts", type=float, nargs="+", default=[0.2, 0.5], help="tried of each trainer")
+    parser.add_argument("--trainers", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
@@ -54,16 +54,16 @@ def main() -> None:
     write_sequences(corpus, chosen.work / f"{chosen.domain}.npz")
     print("| trainer | dropout | epoch | valid ndcg@10 | recall@10 | ndcg@10 | recall@50 | ndcg@50 |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|", flush=True)
-    for name in (CKD, *PEERS):
+    for trainer in chosen.trainers:
         rows = [
-            _ours(corpus, chosen, dropout) if name == CKD else _theirs(corpus, chosen, PEERS[name], dropout)
+            _ours(corpus, chosen, dropout) if trainer == "ckd" else _theirs(corpus, chosen, trainer, dropout)
             for dropout in chosen.dropouts
         ]
         best = max(rows, key=lambda row: row["valid"])
         shown = " | ".join(
             f"{best[metric]:.4f}" for metric in ("valid", "recall@10", "ndcg@10", "recall@50", "ndcg@50")
         )
-        print(f"| {name} | {best['dropout']} | {best['epoch']:.0f} | {shown} |", flush=True)
+        print(f"| {NAMES[trainer]} | {best['dropout']} | {best['epoch']:.0f} | {shown} |", flush=True)
 
 
 def _ours(corpus: Corpus, chosen: argparse.Namespace, dropout: float) -> Row:

@@ -35,6 +35,9 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(chosen.seed)
+    # In evaluation torch's fast path gives NaN where a padded position may look at nothing, and FlatSASRecNet passes
+    # it on to every position of a history that is shorter than the most.
+    torch.backends.mha.set_fastpath_enabled(False)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     with np.load(chosen.sequences) as data:
         {"rectools": sasrec_model, "rectools-flat": flat_net}[chosen.peer](dict(data), chosen)
