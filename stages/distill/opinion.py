@@ -1,6 +1,6 @@
 """One teacher's labels of a domain's training positions, as tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -104,6 +104,17 @@ class Opinion:
         scores = self.rest[row].unsqueeze(1).repeat(1, len(items))
         scores[n, order[at[n, column]]] = self.logprobs[row][n, column]
         return scores
+
+    def scorer(self, row: Tensor, items: Tensor) -> Callable[[slice], Tensor]:
+        """Return :meth:`scores` of the same items at some of N rows at a time; the vectors are looked up once."""
+        if self.state is None or self.vectors is None:
+            return lambda here: self.scores(row[here], items)
+        state, fold = self.state, self.fold
+        if fold is None:
+            vectors = self.vectors[items].T
+            return lambda here: state[row[here]] @ vectors
+        of_folds = self.vectors[:, items]
+        return lambda here: scores_by_fold(state[row[here]], fold[row[here]], of_folds)
 
     def scores_of(self, row: Tensor, items: Tensor) -> Tensor:
         """Return the teacher's log-probabilities of items of each row's own, float32 [len(row), m].

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ckd.stages.distill.comparisons import COMPARISONS
 from ckd.stages.distill.controls import best_items, controlled
+from ckd.stages.distill.fused import Voice
 from ckd.stages.distill.opinion import Int64s, Opinion
 from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
+from ckd.stages.distill.voices import voice_of
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
@@ -46,6 +48,7 @@ class Teaching:
         self._settings = settings
         device = opinions[0].items.device
         self.device = device
+        self.temperature = settings.temperature
         self.gate = weights.gate
         self.labelled = weights.teacher.any(0)
         self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
@@ -118,6 +121,27 @@ class Teaching:
                 total[labelled] = total[labelled] + weight[place[labelled]] * value
             taught |= labelled
         return total, taught
+
+    @property
+    def in_closed_form(self) -> bool:
+        """Whether :meth:`voices` says all that the losses in use ask for."""
+        return {name for name, weight in self._settings.loss.items() if weight} <= {"top_k", "in_batch"}
+
+    def voices(self, place: Tensor, batch: Tensor) -> tuple[list[Voice], Tensor]:
+        """Return what each teacher that is heard says at N positions, and whether any has a label, bool [N].
+
+        Args:
+            place: int64 [N], index of each position among all positions of the corpus.
+            batch: int64 [U], the distinct targets there.
+        """
+        heard, taught = [], torch.zeros_like(place, dtype=torch.bool)
+        for opinion, weight in zip(self._opinions, self._weight, strict=True):
+            row = opinion.row[place]
+            labelled = row >= 0
+            if bool(labelled.any()):
+                heard.append(voice_of(opinion, row.clamp(min=0), weight[place] * labelled, batch, self._settings))
+                taught |= labelled
+        return heard, taught
 
     def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, batch: Tensor) -> Tensor:
         value = torch.zeros_like(scores.logsumexp)

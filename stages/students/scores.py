@@ -17,8 +17,12 @@ class FullScores(Scores):
     """
 
     def __init__(self, logits: Tensor, row: Tensor | None = None) -> None:
-        self._logits = logits
+        self._given = logits
         self._row = row
+
+    @property
+    def _logits(self) -> Tensor:
+        return self._given
 
     @cached_property
     def logsumexp(self) -> Tensor:
@@ -50,3 +54,22 @@ class FullScores(Scores):
 
     def _at_positions(self, values: Tensor) -> Tensor:
         return values if self._row is None else values[self._row]
+
+
+class DotScores(FullScores):
+    """The same of dot products, which are not computed before somebody asks for them.
+
+    A loss whose gradient is known in closed form never does (:mod:`ckd.stages.distill.fused`).
+
+    Args:
+        states: float [N, d], the query at each position.
+        items: float [n_items, d].
+    """
+
+    def __init__(self, states: Tensor, items: Tensor) -> None:
+        self.states, self.items = states, items
+        self._row = None
+
+    @cached_property
+    def _logits(self) -> Tensor:
+        return self.states @ self.items.T

@@ -1,6 +1,7 @@
 """Training on worlds whose right answer is known: what is learned, from what, and when it stops."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -8,13 +9,15 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from ckd.stages.batching import training_windows
 from ckd.stages.distill.settings import DistillSettings, LossName
 from ckd.stages.distill.teaching import Teaching
-from ckd.stages.distill.train import Epoch, Lesson, train
+from ckd.stages.distill.train import Epoch, Lesson, step_losses, train
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import Domain, side_by_side
+from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -239,6 +242,35 @@ def test_the_loss_is_that_of_section_5(random_world: Any, batch_size: int) -> No
     assert curve[0]["truth_loss"] == pytest.approx(np.mean(truth), rel=1e-5)
     assert curve[0]["teacher_loss"] == pytest.approx(np.sum(teacher) / len(training), rel=1e-4)
     assert curve[0]["loss"] == pytest.approx(curve[0]["truth_loss"] + curve[0]["teacher_loss"])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_scores_that_are_never_written_down_teach_the_same(random_world: Any, temperature: float) -> None:
+    """In closed form by blocks, and put together from the scores of the whole catalogue: values and gradients."""
+    corpus = random_world.corpus
+    draw = np.random.default_rng(2)
+    n = corpus.n_positions
+    labels = {}
+    for name, some in (("a", draw.random(n) < 0.6), ("b", draw.random(n) < 0.6)):
+        state, vectors = draw.normal(0, 1, (n, 4)), draw.normal(0, 1, (corpus.n_items, 4))
+        rows = np.flatnonzero(some)
+        labels[name] = random_world.label(name, state @ vectors.T, 4, rows=rows, state=state, vectors=vectors)
+    option = settings(temperature=temperature, weighting={"gate_confidence": 1.0})
+    lesson = taught(random_world, labels, option)
+    gate = torch.from_numpy(lesson.teaching.gate).float()
+    network, [domain] = student([corpus]), side_by_side([corpus])
+    found = []
+    for whole in (False, True):
+        step = network.step(domain, training_windows(corpus, 8), draw)
+        scores = step.scores
+        if whole:
+            scores = FullScores(scores.states @ scores.items.T)
+        weight = torch.linspace(0, 1, len(step.place))
+        truth, teacher, count = step_losses(replace(step, scores=scores, weight=weight), lesson, gate, 0.7)
+        gradient = torch.autograd.grad(truth + teacher, list(network.parameters()))
+        found.append((truth, teacher, count, *gradient))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_weights_of_the_best_epoch_are_kept(world: Any) -> None:
