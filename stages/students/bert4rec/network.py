@@ -26,7 +26,7 @@ from ckd.stages.batching import TrainingWindows, at, padded
 from ckd.stages.students.attention import INIT_STD, Block, initialise
 from ckd.stages.students.bert4rec import Settings
 from ckd.stages.students.contract import Domain, Step
-from ckd.stages.students.scores import FullScores
+from ckd.stages.students.scores import DotScores
 from ckd.stages.students.sequence import HistoryStudent
 
 Int64s = npt.NDArray[np.int64]
@@ -108,7 +108,7 @@ class BERT4Rec(HistoryStudent):
         return Step(
             torch.from_numpy(place).to(items.device),
             torch.from_numpy(target).to(items.device),
-            FullScores(at(states, ends + 1) @ items.T),
+            DotScores(at(states, ends + 1), items),
             own=F.cross_entropy(states[:, :-1][chosen] @ items.T, codes[chosen], reduction="none"),
         )
 
