@@ -92,7 +92,7 @@ def _reached(draft: Draft) -> str | None:
 def _reason(plan: Plan, address: Address) -> str:
     if (plan.store.root / address.directory).exists():
         return "the stored one is damaged: its manifest is missing or its files do not have their sizes"
-    names = ("student", "domain", "distilled", "teacher", "step")
+    names = ("student", "domain", "domains", "distilled", "teacher", "step")
     nearest: list[str] | None = None
     for artifact in plan.store.all(address.kind):
         same_kind = all(

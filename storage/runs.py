@@ -80,6 +80,14 @@ def corpora_of(run: Artifact) -> dict[str, str]:
     return {domain: run.inputs["corpora"][domain] for domain in run.inputs["domains"]}
 
 
+def teachers_of(run: Artifact) -> list[str]:
+    """Return the names of the teachers that a student learned from, in any of its domains, sorted."""
+    labels = run.inputs.get("labels") or {}
+    if "domain" in run.inputs:  # format 1
+        return sorted(labels)
+    return sorted({name for by_teacher in labels.values() for name in by_teacher})
+
+
 def called(run: Artifact) -> str:
     """Return how a run is told from others: its short key and what it is."""
     kind = "distilled" if run.inputs["distilled"] else "plain"

@@ -191,13 +191,13 @@ join interactions t on t.domain = a.domain and t.user_id = a.user_id and t.posit
 join items i on i.domain = t.domain and i.item = t.item
 where a.split = 'test' group by all order by all""",
     "Which settings are the best on validation, over their seeds? (What `ckd runs` lists.)": """\
-select r.domain, r.student, r.teachers, r.alpha, r.temperature, count(*) as seeds, round(avg(v.value), 4) as valid,
+select v.domain, r.student, r.teachers, r.alpha, r.temperature, count(*) as seeds, round(avg(v.value), 4) as valid,
     round(stddev_samp(v.value), 4) as spread, round(avg(t.value), 4) as test, any_value(r.parameters) as parameters
 from runs r
 join metrics v on v.run = r.run and v.split = 'valid' and v.metric = 'ndcg@10'
-join metrics t on t.run = r.run and t.split = 'test' and t.metric = v.metric
-group by r.domain, r.student, r.teachers, r.alpha, r.temperature, r.settings
-order by r.domain, avg(v.value) desc""",
+join metrics t on t.run = r.run and t.domain = v.domain and t.split = 'test' and t.metric = v.metric
+group by v.domain, r.student, r.teachers, r.alpha, r.temperature, r.settings
+order by v.domain, avg(v.value) desc""",
     "How good are the students of the store, by the settings of distillation?": """\
 select m.domain, r.student, r.distilled, r.alpha, r.temperature, m.metric, count(distinct r.seed) as seeds,
     count(*) as runs, round(avg(m.value), 4) as value

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from ckd.storage.artifact import Artifact
-from ckd.storage.runs import domains_of
+from ckd.storage.runs import domains_of, teachers_of
 from ckd.storage.sql.schema import VIEWS
 
 
@@ -192,7 +192,7 @@ def _run_row(run: Artifact) -> dict[str, Any]:
         "domains": domains_of(run),
         **{name: inputs.get(name) for name in ("student", "seed", "distilled")},
         **{name: _setting(inputs, name) for name in ("alpha", "temperature")},
-        "teachers": ", ".join(sorted(inputs.get("labels") or ())) or None,
+        "teachers": ", ".join(teachers_of(run)) or None,
         **{name: facts.get(name) for name in ("parameters", "epochs", "best_epoch")},
         "settings": _json({name: value for name, value in inputs.items() if name != "seed"}),
         "inputs": _json(inputs),

@@ -118,8 +118,8 @@ def test_another_title_in_the_raw_items_concerns_everything(distilled, other_ite
         CORPUS: changed("items.sha256"),
         TEXT: changed("corpus"),
         LABELS: changed("corpus", "text"),
-        PLAIN: changed("corpus"),
-        TAUGHT: changed("corpus", "labels.uni"),
+        PLAIN: changed("corpora.tiny"),
+        TAUGHT: changed("corpora.tiny", "labels.tiny.uni"),
     }
 
 

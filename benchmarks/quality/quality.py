@@ -1,0 +1,74 @@
+"""The evidence: what distillation is worth, to which students, by which of its parts, at what cost.
+
+Train and print one table, from the labels that `ckd precompute` of the same file has left in the store:
+
+    ckd -c benchmarks/quality/two.yaml precompute
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml students --seeds 3 --jobs 2
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml ablation --seeds 3 --students sasrec
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml items --seeds 3 --students sasrec
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml bands --seeds 3 --students sasrec
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml serving --seeds 3
+
+What is in the store is not trained again, so each can be interrupted and repeated; `--no-train` prints what there is.
+"""
+
+import argparse
+from pathlib import Path
+
+from bands import print_bands
+from runs import Experiment, only
+from tables import print_students
+from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher
+
+from ckd.pipeline.plan import Plan
+
+STEPS = ("students", "ablation", "items", "bands", "serving")
+
+
+def main() -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(description="What distillation is worth.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--students", nargs="*", default=[])
+    parser.add_argument("--domains", nargs="*", default=[])
+    parser.add_argument("--variants", nargs="*", default=[], help="names of some; all by default")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--no-train", action="store_true")
+    arguments = parser.parse_args()
+    # The file's own overrides come first: they may say where the domains are.
+    overrides = (*arguments.set, *only(arguments.file, arguments.students, arguments.domains))
+    experiment = Experiment(arguments.file, overrides, arguments.seeds)
+    plan = Plan(experiment.request(Variant("as configured")).load())
+    variants = _variants(arguments.step, list(plan.configuration.teachers))
+    if arguments.variants:
+        variants = [variant for variant in variants if variant.name in (NONE.name, *arguments.variants)]
+    if not arguments.no_train:
+        experiment.train(variants, arguments.jobs)
+    found = experiment.find(variants)
+    if arguments.step == "bands":
+        for student in plan.configuration.students:
+            print(f"\n{student}\n")
+            print_bands(plan, found, student, variants[-1])
+    elif arguments.step == "serving":
+        from serving import print_serving  # matplotlib is needed for the picture only
+
+        print_serving(plan, found, variants[-1], Path(__file__).parent / "serving.png")
+    else:
+        print_students(plan, found, variants)
+
+
+def _variants(step: str, teachers: list[str]) -> list[Variant]:
+    if step == "ablation":
+        return ABLATION
+    if step == "items":
+        return [NONE, *KEPT_ITEMS]
+    if step in ("bands", "serving"):
+        return [NONE, by_teacher(teachers)[-1]]
+    return by_teacher(teachers)
+
+
+if __name__ == "__main__":
+    main()

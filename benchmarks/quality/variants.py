@@ -1,0 +1,58 @@
+"""What is compared: named overrides of one configuration."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train the students.
+
+    Attributes:
+        name: in tables.
+        overrides: of the configuration, as for ``--set``.
+    """
+
+    name: str
+    overrides: tuple[str, ...] = ()
+
+
+NONE = Variant("no distillation", ("distill.alpha=0",))
+
+
+def by_teacher(teachers: Sequence[str]) -> list[Variant]:
+    """Return no distillation, each teacher alone, and all of them."""
+    alone = [Variant(name, (f"distill.teachers=[{name}]",)) for name in teachers]
+    return [NONE, *alone, Variant("all teachers")] if len(alone) > 1 else [NONE, *alone]
+
+
+_NO_CONFIDENCE = "distill.weighting.confidence=none"
+_NO_CONSISTENCY = "distill.weighting.consistency=none"
+
+ABLATION = [
+    NONE,
+    Variant("as configured"),
+    Variant("without curriculum", ("distill.curriculum.pacing=none",)),
+    Variant("without confidence", (_NO_CONFIDENCE,)),
+    Variant("without consistency", (_NO_CONSISTENCY,)),
+    Variant("uniform weights", (_NO_CONFIDENCE, _NO_CONSISTENCY)),
+    Variant("without in_batch", ("distill.loss={top_k: 1}",)),
+    Variant("without top_k", ("distill.loss={in_batch: 1}",)),
+    Variant("top_k_plus_student for top_k", ("distill.loss={in_batch: 1, top_k_plus_student: 1}",)),
+    Variant("rank for top_k", ("distill.loss={in_batch: 1, rank: 1}",)),
+    Variant("items start at random", ("distill.item_start=random",)),
+    Variant("items start at the teachers'", ("distill.item_start=teacher",)),
+    Variant("no running mean of weights", ("distill.average=0",)),
+    Variant("running mean of weights", ("distill.average=0.99",)),
+    Variant("one-hot: the teachers' best item", ("distill.control=one_hot", "distill.loss={top_k: 1}")),
+    Variant("labels shuffled among positions", ("distill.control=shuffled",)),
+]
+
+KEPT_ITEMS = [
+    variant
+    for k in (5, 10, 20, 50, 100, 200)
+    for variant in (
+        Variant(f"k = {k}, with states", (f"distill.teacher_items={k}", "distill.loss={in_batch: 1, top_k: 1}")),
+        Variant(f"k = {k}, without", (f"distill.teacher_items={k}", "distill.loss={top_k: 1}")),
+    )
+]
