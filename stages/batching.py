@@ -40,6 +40,12 @@ class TrainingWindows:
         """Return the index of every position of the slices among all positions of the corpus, int64 [sum(length)]."""
         return flat_index(corpus.position_offsets[self.user] + self.position - 1, self.length)
 
+    def held(self, corpus: Corpus) -> npt.NDArray[np.bool_]:
+        """Return which of all positions of the corpus the slices hold, bool [n_positions]."""
+        held = np.zeros(corpus.n_positions, bool)
+        held[self.places(corpus)] = True
+        return held
+
     def targets(self, corpus: Corpus) -> Int64s:
         """Return the item that follows each of these positions, int64 [sum(length)]."""
         return corpus.sequence[flat_index(self.start + 1, self.length)].astype(np.int64)

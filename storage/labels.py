@@ -37,6 +37,12 @@ UNLISTED_FIRST = "unlisted_first"
 FOLDS = "folds"
 """Fact of labels out of fold: how many folds there are."""
 
+_ROUNDING = 2.0**-7
+"""Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
+_LEAST = 1e-12
+_SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
+_WIDE = ("items", "logprobs", "state")
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 
@@ -167,9 +173,13 @@ def above_the_rest(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.N
     """
     if _from_lists(artifact, block):
         share = _share(block, n_items)
-        return np.asarray(block.logprobs > (share + _ROUNDING * np.abs(share))[:, None])
+        above = block.logprobs > (share + _ROUNDING * np.abs(share))[:, None]
+        if artifact.facts[LISTED_WITHIN] <= block.k:
+            return np.asarray(above)
+    else:
+        above = np.ones_like(block.logprobs, dtype=bool)
     last = block.logprobs == block.logprobs[:, -1:]
-    return np.asarray(~last | (last.sum(1, keepdims=True) == 1))
+    return np.asarray(above & (~last | (last.sum(1, keepdims=True) == 1)))
 
 
 def out_of_order(artifact: Artifact, block: LabelBlock, n_items: int) -> bool:
@@ -187,10 +197,6 @@ def _share(block: LabelBlock, n_items: int) -> npt.NDArray[np.float64]:
     return np.asarray(np.log(np.maximum(1 - block.kept_mass.astype(np.float64), _LEAST) / others))
 
 
-_ROUNDING = 2.0**-7
-"""Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
-
-
 def fold_of_rows(artifact: Artifact, block: LabelBlock, corpus: Corpus) -> Ints | None:
     """Return the number of the fold whose teacher gave each label, int32 [N], 0 for the teacher of all users.
 
@@ -203,11 +209,6 @@ def fold_of_rows(artifact: Artifact, block: LabelBlock, corpus: Corpus) -> Ints 
     if folds is None:
         return None
     return np.where(block.split == SPLITS.index("train"), corpus.folds(folds)[block.user], 0).astype(np.int32)
-
-
-_LEAST = 1e-12
-_SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
-_WIDE = ("items", "logprobs", "state")
 
 
 def _wanted(columns: Sequence[str] | None) -> list[str] | None:

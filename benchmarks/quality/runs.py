@@ -52,7 +52,8 @@ class Experiment:
         """Return the runs that are in the store; those that are missing are left out."""
         found: Found = {}
         for variant in variants:
-            for seed in range(self.seeds):
+            first = self.request(variant).load().seed
+            for seed in range(first, first + self.seeds):
                 plan = Plan(self.request(variant, seed).load())
                 for run in plan.runs():
                     artifact = plan.store.find(plan.run(run))

@@ -27,7 +27,7 @@ from ckd.stages.teachers import TEACHERS
 from ckd.stages.teachers.contract import Opening, Teacher
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
-from ckd.storage.runs import WEIGHTS
+from ckd.storage.runs import WEIGHTS, domains_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -67,7 +67,7 @@ def served(plan: Plan, found: Found, domain: str, variant: Variant) -> list[Serv
             size = (runs[0].path / WEIGHTS).stat().st_size / _MEGABYTE
             ndcg = float(np.mean([values(run, domain)["ndcg@10"].mean() for run in runs]))
             model = Served(student, kind, runs[0].facts["parameters"], size, np.inf, ndcg)
-            timed.append((model, partial(_of_student, runs[0], domain, corpus)))
+            timed.append((model, partial(_of_student, plan, runs[0], domain)))
     best = [np.inf] * len(timed)
     for _ in range(ROUNDS):
         for place, (_, measure) in enumerate(timed):
@@ -80,9 +80,10 @@ def _of_teacher(teacher: Teacher, corpus: Corpus) -> float:
     return float(facts["ms_per_1000_users"]) / 1e3
 
 
-def _of_student(run: Artifact, domain: str, corpus: Corpus) -> float:
-    network = load_student(run, {domain: corpus})
-    return milliseconds_per_1000_users(network.scorer(side_by_side([corpus])[0]), corpus) / 1e3
+def _of_student(plan: Plan, run: Artifact, domain: str) -> float:
+    corpora = {name: read_corpus(prepare(plan, name)) for name in domains_of(run)}
+    own = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))[domain]
+    return milliseconds_per_1000_users(load_student(run, corpora).scorer(own), own.corpus) / 1e3
 
 
 def open_teacher(plan: Plan, teacher: str, domain: str, corpus: Corpus) -> Teacher:

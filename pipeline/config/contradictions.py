@@ -20,6 +20,7 @@ def contradictions(data: Mapping[str, Any]) -> list[Problem]:
         *_unknown_domains(data),
         *_scores_without_state(data),
         *_scores_without_softness(data),
+        *_controls_that_leak(data),
         *_pretraining_on_nothing(data),
         *_nothing_to_learn_from(data),
     ]
@@ -77,6 +78,24 @@ def _scores_without_softness(data: Mapping[str, Any]) -> list[Problem]:
     which = f"{' and '.join(losses)} need; take them" if len(losses) > 1 else f"{losses[0]} needs; take it"
     text = f"one_hot leaves no states, which {which} out of distill.loss"
     return [Problem(("distill", "control"), text)]
+
+
+def _controls_that_leak(data: Mapping[str, Any]) -> list[Problem]:
+    """Find what a teacher still teaches beside labels that are under a control."""
+    distill = _mapping(data, "distill")
+    if distill.get("control") not in ("shuffled", "one_hot"):
+        return []
+    found = []
+    if distill.get("item_start") == "teacher":
+        found.append(
+            Problem(("distill", "item_start"), "must be random beside a control: it teaches the items' geometry")
+        )
+    curriculum = _mapping(distill, "curriculum")
+    terms = [term for term in _mapping(curriculum, "difficulty") if term not in ("length", "popularity")]
+    if terms and curriculum.get("pacing") != "none":
+        text = f"{terms[0]!r} is computed from the labels as they are stored; leave it out beside a control"
+        found.append(Problem(("distill", "curriculum", "difficulty"), text))
+    return found
 
 
 def _scoring_losses(data: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ def controlled(
     return block, row
 
 
-def best_items(block: LabelBlock, most: int | None) -> LabelBlock:
+def cut_to(block: LabelBlock, most: int | None) -> LabelBlock:
     """Return the labels with the best ``most`` of their stored items, as if no more had been stored; None keeps all."""
     if most is None or most >= block.k:
         return block
@@ -48,7 +48,7 @@ def best_items(block: LabelBlock, most: int | None) -> LabelBlock:
 
 
 def _one_hot(block: LabelBlock) -> LabelBlock:
-    alone = best_items(block, 1)
+    alone = cut_to(block, 1)
     return dataclasses.replace(
         alone, logprobs=np.zeros_like(alone.logprobs), kept_mass=np.ones_like(alone.kept_mass), state=None
     )

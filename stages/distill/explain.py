@@ -10,15 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ckd.stages.batching import TrainingWindows, flat_index, training_windows
+from ckd.stages.batching import training_windows
 from ckd.stages.distill.curriculum import combined, first_epoch, ranks, served, term_values
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, State, Suggestion, Term, User
 from ckd.stages.distill.settings import CurriculumSettings, DistillSettings
-from ckd.stages.distill.teaching import refuse_empty, row_index, training_labels
-from ckd.stages.distill.weighting import Weights, scaled_gate, weigh
+from ckd.stages.distill.teaching import taught_labels
+from ckd.stages.distill.weighting import scaled_gate, weigh
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import HELD_OUT, Corpus
-from ckd.storage.labels import LabelBlock
 from ckd.storage.sql import Contents, ask, open_views
 from ckd.storage.sql.views import quoted
 
@@ -112,12 +111,14 @@ class _Domain:
         self._first[self.cut.user] = first_epoch(hardness, settings.curriculum)
         self.epoch = int(min(self._first.max(), settings.epochs))
         self.served = served(hardness, self.epoch, settings.curriculum)
-        self._blocks = {name: _labels(name, found, corpus, settings) for name, found in labels.items()}
-        self._rows = {name: row_index(block, corpus) for name, block in self._blocks.items()}
+        taught = {name: taught_labels(name, found, corpus, settings) for name, found in labels.items()}
+        self._blocks = {name: block for name, (block, _) in taught.items()}
+        self._rows = {name: row for name, (_, row) in taught.items()}
         self._weights = weigh([*self._blocks.values()], [*self._rows.values()], corpus.n_items, settings.weighting)
         self.labelled: Bools = np.any(self._weights.teacher, axis=0)
-        self.seen = _places(corpus, self.cut, np.arange(len(self.cut.user)))
-        self.gate = _epoch_gate(self._weights, self.labelled & _places(corpus, self.cut, self.served))
+        self.seen = self.cut.held(corpus)
+        used = self.labelled & self.cut.take(self.served).held(corpus)
+        self.gate = np.where(used, scaled_gate(self._weights.gate, used), np.nan)
 
     def examples(self) -> dict[int, str | None]:
         """Return the users to show where none is named, and what each is an example of."""
@@ -204,20 +205,3 @@ def _difficulty(
         return {}, np.zeros(corpus.n_users)
     values = term_values(corpus, artifact, labels, settings.difficulty)
     return values, combined(values, settings.difficulty)
-
-
-def _labels(teacher: str, artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:
-    block = training_labels(artifact, corpus, settings)
-    refuse_empty(teacher, block)
-    return block
-
-
-def _places(corpus: Corpus, cut: TrainingWindows, rows: Int64s) -> Bools:
-    """Return which positions some rows of the windows hold, bool [n_positions]."""
-    held = np.zeros(corpus.n_positions, bool)
-    held[flat_index(corpus.position_offsets[cut.user[rows]] + cut.position[rows] - 1, cut.length[rows])] = True
-    return held
-
-
-def _epoch_gate(weights: Weights, used: Bools) -> Float64s:
-    return np.where(used, scaled_gate(weights.gate, used), np.nan)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ckd.stages.distill.losses import _SMALLEST_REST, _log_rest
+from ckd.stages.distill.losses import SMALLEST_REST, log_rest
 
 _LEAST_HELD = 1e-20
 """Probability of all the batch's targets together below which float32 no longer knows their shares of it."""
@@ -245,13 +245,13 @@ def _top_k(own: Tensor, best: Best, temperature: float, teacher_temperature: flo
     """
     powers = own.exp()
     left = 1 - powers.sum(1, keepdim=True)
-    rest = left.clamp(min=_SMALLEST_REST)
+    rest = left.clamp(min=SMALLEST_REST)
     learnt = (torch.cat([own, rest.log()], 1) / temperature).log_softmax(1)
-    cells = torch.cat([best.logprobs, _log_rest(best.kept_mass).unsqueeze(1)], 1)
+    cells = torch.cat([best.logprobs, log_rest(best.kept_mass).unsqueeze(1)], 1)
     taught = (cells / (temperature * teacher_temperature)).log_softmax(1)
     probability = taught.exp()
     value = temperature**2 * (probability * (taught - learnt)).sum(1)
     pull = temperature * (learnt.exp() - probability)
     # What the k items gain the rest loses, until there is none left.
-    onto_rest = pull[:, -1:] * (left >= _SMALLEST_REST) / rest
+    onto_rest = pull[:, -1:] * (left >= SMALLEST_REST) / rest
     return value, pull[:, :-1] - onto_rest * powers

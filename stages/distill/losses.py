@@ -6,19 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-_SMALLEST_REST = 1e-6
+SMALLEST_REST = 1e-6
 """Least probability of the student's rest cell: one minus a float32 sum knows no smaller one."""
-
-
-def cross_entropy(logits: Tensor, logsumexp: Tensor, target: Tensor) -> Tensor:
-    """Return -log softmax(logits)[target], [N].
-
-    Args:
-        logits: float [N, n_items].
-        logsumexp: float [N], of the logits.
-        target: int64 [N].
-    """
-    return logsumexp - logits.gather(1, target.unsqueeze(1)).squeeze(1)
 
 
 def in_batch(student: Tensor, teacher: Tensor, temperature: float, teacher_temperature: float = 1.0) -> Tensor:
@@ -124,7 +113,7 @@ def rank(student: Tensor, logsumexp: Tensor | None, teacher: Tensor, ranked: Ten
     k = student.shape[1]
     own = student if logsumexp is None else student - logsumexp.unsqueeze(1)
     lowest = torch.finfo(own.dtype).min
-    unlisted = torch.full_like(own[:, :1], lowest) if logsumexp is None else _log_rest(own.exp().sum(1)).unsqueeze(1)
+    unlisted = torch.full_like(own[:, :1], lowest) if logsumexp is None else log_rest(own.exp().sum(1)).unsqueeze(1)
     # From each place on: log of the sum over all that stands there or behind.
     onwards = torch.cat([own, unlisted], 1).flip(1).logcumsumexp(1).flip(1)
     following = torch.searchsorted(-teacher.contiguous(), -teacher.contiguous(), right=True)
@@ -136,11 +125,12 @@ def rank(student: Tensor, logsumexp: Tensor | None, teacher: Tensor, ranked: Ten
 
 
 def _with_rest(logprobs: Tensor, mass: Tensor) -> Tensor:
-    return torch.cat([logprobs, _log_rest(mass).unsqueeze(1)], 1)
+    return torch.cat([logprobs, log_rest(mass).unsqueeze(1)], 1)
 
 
-def _log_rest(mass: Tensor) -> Tensor:
-    return (1 - mass).clamp(min=_SMALLEST_REST).log()
+def log_rest(mass: Tensor) -> Tensor:
+    """Return the log-probability of the rest cell, [N], from the mass of the others, [N]."""
+    return (1 - mass).clamp(min=SMALLEST_REST).log()
 
 
 def _softened_kl(

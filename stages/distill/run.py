@@ -105,7 +105,9 @@ def _start_items(network: Any, domains: Sequence[Domain], lessons: Sequence[Less
                 "distill.item_start: none of the teachers has item vectors; let it be random, or add a teacher that "
                 "scores items by vectors"
             )
-        table = network.items.weight
+        table = getattr(getattr(network, "items", None), "weight", None)
+        if table is None:
+            raise UserError("distill.item_start: this kind of student has no table `items`; let it be random")
         start = principal_items(vectors, table.shape[1], float(table[domain.items].detach().std()))
         with torch.no_grad():
             table[domain.items] = torch.from_numpy(start).to(table.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ckd.stages.distill.comparisons import COMPARISONS
-from ckd.stages.distill.controls import best_items, controlled
+from ckd.stages.distill.controls import controlled, cut_to
 from ckd.stages.distill.fused import Voice
 from ckd.stages.distill.opinion import Int64s, Opinion
 from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
@@ -18,7 +18,7 @@ from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
-from ckd.storage.errors import UserError
+from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.folds import all_folds
 from ckd.storage.labels import (
     FOLDS,
@@ -64,16 +64,14 @@ class Teaching:
         """
         blocks, rows, opinions = [], [], []
         for teacher, artifact in labels.items():
-            block = best_items(training_labels(artifact, corpus, settings), settings.teacher_items)
-            refuse_empty(teacher, block)
+            block, row = taught_labels(teacher, artifact, corpus, settings)
             fold = fold_of_rows(artifact, block, corpus)
             vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
             if _scoring(settings) and (block.state is None or vectors is None) and rest is None:
-                raise UserError(_no_scores(teacher, artifact, _scoring(settings)))
+                raise UserError(_no_scores(teacher, artifact, settings))
             if settings.loss.get("rank") and out_of_order(artifact, block, corpus.n_items):
                 raise UserError(_no_order(teacher, corpus.n_items))
-            block, row = controlled(block, row_index(block, corpus), settings.control)
             blocks.append(block)
             rows.append(row)
             ranked = above_the_rest(artifact, block, corpus.n_items) if settings.loss.get("rank") else None
@@ -156,9 +154,16 @@ def _scoring(settings: DistillSettings) -> list[str]:
     return [name for name in SCORING_LOSSES if settings.loss.get(name)]
 
 
-def _no_scores(teacher: str, artifact: Artifact, losses: Sequence[str]) -> str:
+def _no_scores(teacher: str, artifact: Artifact, settings: DistillSettings) -> str:
     """Return why items that are not stored can't be scored."""
+    losses = _scoring(settings)
     without = f"leave {' and '.join(losses)} out"
+    listed = artifact.facts.get(LISTED_WITHIN)
+    if listed is not None and settings.teacher_items is not None and settings.teacher_items < listed:
+        return (
+            f"distill.loss.{losses[0]} needs all listed items of teacher {teacher}; set distill.teacher_items to "
+            f"{listed} or more, or {without}"
+        )
     if artifact.facts.get(REST) == UNIFORM:
         return (
             f"distill.loss.{losses[0]} needs all listed items of teacher {teacher} in its labels; set labels.top_k to "
@@ -192,6 +197,19 @@ def refuse_empty(teacher: str, block: LabelBlock) -> None:
         )
 
 
+def taught_labels(
+    teacher: str, artifact: Artifact, corpus: Corpus, settings: DistillSettings
+) -> tuple[LabelBlock, Int64s]:
+    """Return what of one teacher's labels is taught, and the row of each position of the corpus or -1.
+
+    Raises:
+        UserError: no training position has a label.
+    """
+    block = cut_to(training_labels(artifact, corpus, settings), settings.teacher_items)
+    refuse_empty(teacher, block)
+    return controlled(block, row_index(block, corpus), settings.control)
+
+
 def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:
     """Load one teacher's labels of the training positions, as much of them as the losses need."""
     wide = ["items", "logprobs"] + (["state"] if _scoring(settings) else [])
@@ -204,8 +222,12 @@ def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:
     vectors = read_vectors(artifact)
     if vectors is None or FOLDS not in artifact.facts:
         return vectors
-    per_fold = [read_vectors(artifact, fold.number) for fold in all_folds(artifact.facts[FOLDS])]
-    return np.stack([vectors, *(each for each in per_fold if each is not None)])
+    per_fold = [vectors]
+    for fold in all_folds(artifact.facts[FOLDS]):
+        if (own := read_vectors(artifact, fold.number)) is None:
+            raise DamagedArtifact(f"{artifact.path} lacks the item vectors of {fold}; run `ckd precompute` again")
+        per_fold.append(own)
+    return np.stack(per_fold)
 
 
 def row_index(block: LabelBlock, corpus: Corpus) -> Int64s:

@@ -205,14 +205,15 @@ def step_losses(step: Step, lesson: Lesson | None, gate: Tensor | None, alpha: f
     else:
         total, taught, count = _composed_losses(step, lesson, gate, alpha)
     if step.own is not None:
-        total, count = total + step.own.sum(), count + len(step.own)
+        counted = torch.ones_like(step.own) if step.own_weight is None else step.own_weight
+        total, count = total + (counted * step.own).sum(), count + counted.sum()
     return total, taught, count
 
 
 def _fused_losses(
     step: Step, scores: DotScores, lesson: Lesson | None, gate: Tensor | None, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as :func:`_composed_losses` in less time; the gradient of both sums is that of the first."""
+    """Return the same as :func:`_composed_losses` in less time; the gradient of both sums is that of the first."""
     weight = torch.ones_like(scores.states[:, 0]) if step.weight is None else step.weight
     distinct, voices, share, temperature = torch.unique(step.target), [], torch.zeros_like(weight), 1.0
     if lesson is not None and gate is not None:
@@ -243,6 +244,5 @@ def _epoch_gate(course: Course, rows: npt.NDArray[np.int64]) -> Tensor | None:
     if course.lesson is None:
         return None
     corpus, teaching = course.domain.corpus, course.lesson.teaching
-    serving = np.zeros(corpus.n_positions, bool)
-    serving[course.windows.take(rows).places(corpus)] = True
-    return torch.from_numpy(scaled_gate(teaching.gate, serving & teaching.labelled)).to(teaching.device, torch.float32)
+    used = teaching.labelled & course.windows.take(rows).held(corpus)
+    return torch.from_numpy(scaled_gate(teaching.gate, used)).to(teaching.device, torch.float32)

@@ -88,6 +88,7 @@ class Step:
         scores: the student's, at these positions.
         weight: float [N] or None, what each position counts; None is 1.
         own: float [M] or None, losses of the student's own making on the truth, beside those of its positions.
+        own_weight: float [M] or None, what each of these counts; None is 1.
     """
 
     place: Tensor
@@ -95,6 +96,7 @@ class Step:
     scores: Scores
     weight: Tensor | None = None
     own: Tensor | None = None
+    own_weight: Tensor | None = None
 
 
 class Student(Protocol):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ckd.stages.distill.controls import best_items, controlled
+from ckd.stages.distill.controls import controlled, cut_to
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching, row_index, training_labels
 from ckd.stages.students.scores import FullScores
@@ -74,5 +74,5 @@ def test_labels_cut_to_k_teach_what_labels_of_that_k_teach(random_world: Any) ->
 
 def test_more_items_than_are_stored_are_all_of_them(random_world: Any, labels: Any) -> None:
     block = training_labels(labels, random_world.corpus, settings())
-    assert best_items(block, 99) is block
-    assert best_items(block, None) is block
+    assert cut_to(block, 99) is block
+    assert cut_to(block, None) is block

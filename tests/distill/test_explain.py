@@ -193,6 +193,8 @@ OPTIONS = {
     "by rank and Jaccard": settings(weighting={"confidence": "target_rank", "consistency": "top_k_jaccard"}),
     "cut short": settings(epochs=2, curriculum={"pacing": "linear", "start": 0.4, "warmup": 6}),
     "unscheduled": settings(curriculum={"pacing": "none"}),
+    "of fewer items": settings(teacher_items=2),
+    "shuffled": settings(control="shuffled"),
 }
 
 

@@ -48,6 +48,15 @@ def written(folder: Path, text: str) -> Path:
             "distill: {control: one_hot, loss: {in_batch: 1, top_k: 1}}",
             "3: distill.control: one_hot leaves no states, which in_batch needs; take it out of distill.loss",
         ),
+        (
+            "distill: {control: shuffled, item_start: teacher}",
+            "3: distill.item_start: must be random beside a control: it teaches the items' geometry",
+        ),
+        (
+            "distill: {control: shuffled, curriculum: {difficulty: {length: 1, teacher_loss: 1}}}",
+            "3: distill.curriculum.difficulty: 'teacher_loss' is computed from the labels as they are stored; leave it "
+            "out beside a control",
+        ),
         ("distill: {student_items: 0}", "3: distill.student_items: must be 1 or more, not 0"),
         (
             "distill: {rank_against: catalog}",

@@ -95,12 +95,16 @@ def test_positions_count_by_how_recent_they_are_and_the_first_item_before_them(c
     torch.testing.assert_close(step.weight.tolist(), (recency ** (last - at.position[step.place])).tolist())
     users, items = built.propagated()
     logprobs = (users @ items.T).log_softmax(1)
-    wanted = [
-        -(recency ** (len(sequence) - 3)) * logprobs[user, sequence[0]].item()
-        for user, sequence in enumerate(SEQUENCES)
-        if len(sequence) > 3
-    ]
-    torch.testing.assert_close(step.own.tolist(), wanted)
+    trained = [(user, sequence) for user, sequence in enumerate(SEQUENCES) if len(sequence) > 3]
+    torch.testing.assert_close(step.own.tolist(), [-logprobs[user, items[0]].item() for user, items in trained])
+    assert step.own_weight is not None
+    torch.testing.assert_close(step.own_weight.tolist(), [recency ** (len(items) - 3) for _, items in trained])
+    # A weighted mean: of a student that finds all items alike, log of their number whatever the weights.
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.zero_()
+    total, _, count = step_losses(step_of(built, corpus), None, None, 0.0)
+    assert float(total / count) == pytest.approx(np.log(logprobs.shape[1]), rel=1e-5)
 
 
 def test_at_plain_mean_the_loss_is_that_of_every_training_interaction(corpus: Corpus) -> None:

@@ -90,14 +90,14 @@ class LightGCN(nn.Module):
             scores=FullScores(logits, tensor(row)),
             weight=self.recency ** tensor(until_last).to(logits.dtype),
             own=self._first_items(logits, domain.corpus, served),
+            own_weight=self.recency ** tensor(served.length).to(logits.dtype),
         )
 
     def _first_items(self, logits: Tensor, corpus: Corpus, served: TrainingWindows) -> Tensor:
         """Return what the first item of each sequence costs, float [S]."""
         first = torch.from_numpy(corpus.sequence[served.start].astype(np.int64)).to(logits.device)
-        after = torch.from_numpy(served.length).to(logits.device, logits.dtype)
         own = logits.gather(1, first.unsqueeze(1)).squeeze(1)
-        return self.recency**after * (logits.logsumexp(1) - own)
+        return logits.logsumexp(1) - own
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of users by their vectors; a history must be the user's training items or go beyond them."""
