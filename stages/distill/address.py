@@ -1,18 +1,15 @@
 """The key of one trained student. Imports nothing heavy."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from ckd.stages.distill.relevant import relevant_student, relevant_teaching
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.settings import Settings
 from ckd.storage.formats import RUN_FORMAT
 from ckd.storage.keys import Address
 
 _TRAINING = {"epochs", "patience", "batch_size", "average"}
-_TEACHING = {
-    *("alpha", "temperature", "loss", "teacher_items", "student_items", "rank_against", "item_start", "control"),
-    *("weighting", "curriculum"),
-}
 
 
 def run_address(
@@ -25,6 +22,8 @@ def run_address(
     labels: Mapping[str, Mapping[str, str]],
 ) -> Address:
     """Return where a student belongs.
+
+    Settings that can't change its training are not in the key: see :mod:`ckd.stages.distill.relevant`.
 
     Args:
         student: name in the configuration.
@@ -43,16 +42,10 @@ def run_address(
         "labels": {domain: dict(labels.get(domain, {})) for domain in corpora},
         "distilled": distilled,
         "seed": seed,
-        "settings": settings.model_dump(mode="json"),
+        "settings": relevant_student(settings, corpora),
         "training": distill.model_dump(mode="json", include=_TRAINING),
-        "teaching": _teaching(distill, {name for of in labels.values() for name in of}) if distilled else None,
+        "teaching": relevant_teaching(distill, list(labels.values())) if distilled else None,
         "mask_history": mask_history,
         "format": RUN_FORMAT,
     }
     return Address("runs", inputs)
-
-
-def _teaching(distill: DistillSettings, teachers: Collection[str]) -> dict[str, Any]:
-    own = distill.teacher_temperature.items()
-    softened = {name: temperature for name, temperature in own if name in teachers and temperature != 1}
-    return {**distill.model_dump(mode="json", include=_TEACHING), "teacher_temperature": softened}

@@ -1,6 +1,7 @@
 """The address of a run: every setting of the configuration either changes it or is listed here as one that may not.
 
-A new setting is covered by itself: unless it changes the key, it has to be added to the harmless ones by hand.
+A new setting is covered by itself: unless it changes the key, it has to be added to the harmless ones by hand, or to
+those that something else switches on.
 """
 
 from types import NoneType, UnionType
@@ -34,7 +35,21 @@ HARMLESS = {
     "labels.batch_size",  # speed
     "labels.shard_rows",  # the cut into files
     "students.small.kind",  # there is one kind only
+    "students.small.scope",  # says which domains a student has; these are in the key
 }
+SECOND_TEACHER = "teachers.other={{kind: unisrec, checkpoint: {checkpoint}}}"
+SWITCHED_ON_BY = {
+    "distill.student_items": ("distill.loss={top_k_plus_student: 1}",),
+    "distill.rank_against": ("distill.loss={rank: 1}",),
+    "distill.weighting.confidence": (SECOND_TEACHER,),
+    "distill.weighting.consistency": (SECOND_TEACHER,),
+    "distill.weighting.persistence": (SECOND_TEACHER, "distill.weighting.consistency=rank_biased_overlap"),
+    "distill.weighting.consistency_power": (SECOND_TEACHER,),
+    "distill.weighting.softness": (SECOND_TEACHER,),
+    "distill.weighting.gate_consistency": (SECOND_TEACHER,),
+    "distill.curriculum.steps": ("distill.curriculum.pacing=step",),
+}
+"""Settings that mean nothing by default, with one teacher, and what gives them a meaning."""
 
 
 def leaves(model: type[Settings], prefix: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -90,8 +105,21 @@ def changed(settings: Any, path: tuple[str, ...]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def configuration(labelled):
-    return load_configuration(labelled.folder / "pipeline.yaml", ())
+def configured(labelled, world):
+    """A function of the settings that differ from the default."""
+
+    def load(*overrides):
+        given = tuple(
+            SECOND_TEACHER.format(checkpoint=world.teacher) if it is SECOND_TEACHER else it for it in overrides
+        )
+        return load_configuration(labelled.folder / "pipeline.yaml", given)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def configuration(configured):
+    return configured()
 
 
 def keys(configuration):
@@ -101,7 +129,8 @@ def keys(configuration):
 
 
 @pytest.mark.parametrize("path", LEAVES, ids=".".join)
-def test_a_setting_changes_the_keys_of_the_students_that_it_concerns(configuration, path):
+def test_a_setting_changes_the_keys_of_the_students_that_it_concerns(configured, path):
+    configuration = configured(*SWITCHED_ON_BY.get(".".join(path), ()))
     plain, taught = keys(configuration)
     other = changed(configuration, path)
     other_plain, other_taught = keys(other)
@@ -114,8 +143,13 @@ def test_a_setting_changes_the_keys_of_the_students_that_it_concerns(configurati
     assert (other_plain == plain) == concerns_teaching
 
 
-def test_nothing_is_listed_as_harmless_that_is_no_setting():
-    assert set(map(".".join, LEAVES)) >= HARMLESS
+def test_nothing_is_listed_that_is_no_setting():
+    assert set(map(".".join, LEAVES)) >= HARMLESS | SWITCHED_ON_BY.keys()
+
+
+@pytest.mark.parametrize("name", SWITCHED_ON_BY)
+def test_nothing_is_listed_as_switched_on_that_counts_by_itself(configuration, name):
+    assert keys(changed(configuration, tuple(name.split(".")))) == keys(configuration)
 
 
 @pytest.mark.parametrize(
