@@ -43,7 +43,7 @@ def relevant_student(student: Settings, domains: Collection[str]) -> dict[str, A
 
 
 def _not_rank_alone(distill: DistillSettings, _: bool) -> bool:
-    return any(distill.loss.get(name) for name in distill.loss if name != "rank")
+    return any(weight for name, weight in distill.loss.items() if name != "rank")
 
 
 def _is_paced(distill: DistillSettings, _: bool) -> bool:

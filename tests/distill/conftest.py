@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,16 +107,23 @@ def commit_corpus(store: Store, sequences: Sequence[Sequence[int]], n_items: int
 MakeWorld = Callable[..., World]
 
 
+def world_in(folder: Path, sequences: Sequence[Sequence[int]], n_items: int) -> World:
+    """A world with a store of its own below a folder."""
+    store = Store(folder / f"store-{len(list(folder.iterdir()))}")
+    artifact = commit_corpus(store, sequences, n_items)
+    return World(store, artifact, read_corpus(artifact))
+
+
 @pytest.fixture
 def make_world(tmp_path: Path) -> MakeWorld:
     """A function of sequences and the size of the catalogue; each call makes a store of its own."""
+    return partial(world_in, tmp_path)
 
-    def make(sequences: Sequence[Sequence[int]], n_items: int) -> World:
-        store = Store(tmp_path / f"store-{len(list(tmp_path.iterdir()))}")
-        artifact = commit_corpus(store, sequences, n_items)
-        return World(store, artifact, read_corpus(artifact))
 
-    return make
+@pytest.fixture(scope="module")
+def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """24 users with 3 to 9 items of a catalogue of 11, once for all tests of a file."""
+    return world_in(tmp_path_factory.mktemp("shared"), random_sequences(3, 24, 11, 9), 11)
 
 
 def random_sequences(seed: int, users: int, n_items: int, longest: int) -> list[list[int]]:

@@ -145,16 +145,16 @@ def test_an_option_that_is_switched_on_is_another_run(case: Case) -> None:
     assert inputs(without, case.teachers_on).key != inputs(with_it, case.teachers_on).key
 
 
-@pytest.fixture
-def school(random_world: Any) -> Any:
+@pytest.fixture(scope="module")
+def school(shared_world: Any) -> Any:
     """A domain with the labels of three teachers, which lack some positions each."""
-    draw, n, n_items = np.random.default_rng(5), random_world.corpus.n_positions, random_world.corpus.n_items
+    draw, n, n_items = np.random.default_rng(5), shared_world.corpus.n_positions, shared_world.corpus.n_items
     labels = {}
     for name in THREE:
         state, vectors = draw.normal(size=(n, 4)), draw.normal(size=(n_items, 4))
         rows = np.flatnonzero(draw.random(n) < 0.9)
-        labels[name] = random_world.label(name, state @ vectors.T, 5, rows=rows, state=state, vectors=vectors)
-    return random_world, labels
+        labels[name] = shared_world.label(name, state @ vectors.T, 5, rows=rows, state=state, vectors=vectors)
+    return shared_world, labels
 
 
 def trained(school: Any, options: dict[str, Any], teachers: tuple[str, ...]) -> dict[str, torch.Tensor]:
