@@ -128,9 +128,7 @@ VIEWS: Mapping[str, View] = {
             "domains": Column("VARCHAR[]", "domains that it serves: several where they share one network"),
             "seed": Column("BIGINT", "seed of the training"),
             "distilled": Column("BOOLEAN", "whether it learned from teachers"),
-            "teachers": Column(
-                "VARCHAR", "names of the teachers that it learned from, in any domain; null if none"
-            ),
+            "teachers": Column("VARCHAR", "names of the teachers that it learned from, in any domain; null if none"),
             "alpha": Column("DOUBLE", "share of the distillation loss; null where the run has none"),
             "temperature": Column("DOUBLE", "of the distillation losses; null where the run has none"),
             "parameters": Column("BIGINT", "trainable numbers of the student"),
