@@ -5,11 +5,11 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import click
 
 from ckd.pipeline.commands import Request, requested
+from ckd.pipeline.config.problems import hint
 from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained
 from ckd.storage.errors import UserError
 
@@ -59,8 +59,7 @@ class LazyGroup(click.Group):
         """Find the subcommand; an unknown one is answered with the nearest known."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            near = get_close_matches(name.lower(), COMMANDS, n=1)
-            ctx.fail(f"unknown command {name!r}{f'; did you mean {near[0]}?' if near else ''}")
+            ctx.fail(f"unknown command {name!r}{hint(name, COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 

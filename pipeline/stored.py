@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckd.pipeline.commands import Request
+from ckd.pipeline.config.problems import unnamed
 from ckd.storage.artifact import Artifact, Store
 from ckd.storage.errors import UserError
 from ckd.storage.runs import called, corpora_of, domains_of
@@ -68,8 +68,9 @@ def place_of(request: Request, store: Path | None) -> Place:
 
         configuration = request.load()
         return Place(Store(configuration.store), Plan(configuration), configuration.device)
-    if request.overrides:
-        raise UserError("--store reads no configuration, so --set changes nothing; leave one of them out")
+    idle = "--set" if request.overrides else f"-c {request.named}" if request.named else None
+    if idle is not None:
+        raise UserError(f"--store reads no configuration, so {idle} changes nothing; leave one of them out")
     if not store.is_dir():
         raise UserError(f"--store {store}: there is no such folder; name the store that holds the run")
     return Place(Store(store), None, "auto")
@@ -135,9 +136,7 @@ def _configured(
     }
     for value, (what, known) in zip((student, domain), sections.items(), strict=True):
         if value not in known:
-            near = get_close_matches(value, known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known) or 'none'}"
-            raise UserError(f"{name}: the configuration has no {what} {value!r}{meant}")
+            raise UserError(f"{name}: {unnamed(what, value, known)}")
     wanted = [
         run for run in plan.runs() if (run.student, run.distilled) == (student, distilled) and domain in run.domains
     ]

@@ -21,14 +21,19 @@ DEFAULT_FILE = Path("pipeline.yaml")
 
 @dataclass(frozen=True)
 class Request:
-    """Which configuration the command line asks for: the file, and the ``KEY=VALUE`` overrides in order."""
+    """Which configuration the command line asks for: the file if it names one, the ``KEY=VALUE`` overrides in order."""
 
-    file: Path = DEFAULT_FILE
+    named: Path | None = None
     overrides: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> Path:
+        """The file to read."""
+        return self.named or DEFAULT_FILE
 
     def also(self, file: Path | None, overrides: tuple[str, ...]) -> Request:
         """Return the request with another file, if one is given, and further overrides."""
-        return Request(file or self.file, self.overrides + overrides)
+        return Request(file or self.named, self.overrides + overrides)
 
     def load(self) -> Configuration:
         """Return the configuration.

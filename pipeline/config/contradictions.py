@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ckd.pipeline.config.problems import Key, Problem, hint
+from ckd.pipeline.config.problems import Key, Problem, unnamed
 from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
 from ckd.stages.teachers import TEACHERS
 
@@ -41,7 +41,7 @@ def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
         *((("distill", "teacher_temperature", name), name) for name in _softened(data)),
     ]
     return [
-        Problem(key, f"no teacher is named {name!r}{hint(name, known)}")
+        Problem(key, unnamed("teacher", name, known))
         for key, name in named
         if isinstance(name, str) and name not in known
     ]
@@ -50,7 +50,7 @@ def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
 def _unknown_domains(data: Mapping[str, Any]) -> list[Problem]:
     teachers, known = _mapping(data, "teachers"), list(_mapping(data, "domains"))
     return [
-        Problem(("teachers", teacher, "domains", index), f"no domain is named {name!r}{hint(name, known)}")
+        Problem(("teachers", teacher, "domains", index), unnamed("domain", name, known))
         for teacher in teachers
         for index, name in enumerate(_mapping(teachers, teacher).get("domains") or ())
         if isinstance(name, str) and name not in known

@@ -43,3 +43,8 @@ def hint(word: object, known: Iterable[str]) -> str:
     if near := nearest(word, known):
         return f"; did you mean {near[0]}?"
     return f"; known: {', '.join(known)}" if known else ""
+
+
+def unnamed(what: str, name: str, known: Iterable[str]) -> str:
+    """Return what is said of a name that nothing of a sort (``domain``, ``student``) has."""
+    return f"no {what} is named {name!r}{hint(name, known)}"

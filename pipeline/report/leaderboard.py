@@ -1,7 +1,7 @@
 """Runs side by side: the seeds of the same settings together, the best on validation first."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
@@ -40,7 +40,13 @@ class Standing:
     parameters: int
 
 
-def print_leaderboard(store: Store, runs: Sequence[Artifact], metric: str = METRIC, limit: int | None = None) -> None:
+def print_leaderboard(
+    store: Store,
+    runs: Sequence[Artifact],
+    metric: str = METRIC,
+    limit: int | None = None,
+    domains: Collection[str] = (),
+) -> None:
     """Print the standings of runs.
 
     Args:
@@ -48,8 +54,9 @@ def print_leaderboard(store: Store, runs: Sequence[Artifact], metric: str = METR
         runs: to list.
         metric: to compare by.
         limit: rows of each domain; None for all.
+        domains: only these, also of runs that have others beside them; none for all.
     """
-    found = standings(runs, metric, store)
+    found = [one for one in standings(runs, metric, store) if not domains or one.domain in domains]
     names = differing([(one.domain, one.settings) for one in found])
     headings = short_names(names)
     rows: list[Row] = []

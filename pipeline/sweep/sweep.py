@@ -139,10 +139,11 @@ def _round(
     for future in done:
         job = under_way.pop(future)
         hand_out()
-        if (lost := _lost(future)) is not None:
-            tally.fail(job, lost)
+        try:
+            outcome = future.result()
+        except Exception as error:  # whatever a run fails of, it stops no other
+            tally.fail(job, _crash(error))
             continue
-        outcome = future.result()
         if outcome.busy is not None:
             busy.append(job)
         elif outcome.error is not None:
@@ -152,13 +153,14 @@ def _round(
     return busy
 
 
-def _lost(future: "Future[Outcome]") -> str | None:
-    """Return what to say of a run whose process died twice; None for others."""
+def _crash(error: Exception) -> str:
+    """Return what to say of a run that ended by what is no mistake of the user, or whose process died twice."""
     from distributed import KilledWorker
 
-    if not isinstance(future.exception(), KilledWorker):
-        return None
-    return "its process was killed, twice (by the kernel, if memory ran out); use fewer --jobs, then run it again"
+    if isinstance(error, KilledWorker):
+        return "its process was killed, twice (by the kernel, if memory ran out); use fewer --jobs, then run it again"
+    first, _, _ = str(error).strip().partition("\n")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _tidy(jobs: Sequence[Job]) -> None:

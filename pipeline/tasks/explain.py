@@ -1,10 +1,10 @@
 """What the students are taught, from the store as it is. Imports no teacher, trains nothing, writes nothing."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.config.problems import unnamed
 from ckd.pipeline.plan import Plan
 from ckd.stages.distill.explain import explain, nearest_users, user_code
 from ckd.stages.distill.explanation import Explanation
@@ -63,7 +63,7 @@ def _student(configuration: Configuration, name: str | None) -> str:
     if name is None:
         return next(iter(configuration.students))
     if name not in configuration.students:
-        raise UserError(f"--student: {_unknown('student', name, configuration.students)}")
+        raise UserError(f"--student: {unnamed('student', name, configuration.students)}")
     return name
 
 
@@ -71,7 +71,7 @@ def _domains(plan: Plan, names: Sequence[str]) -> list[str]:
     known = plan.configuration.domains
     for name in names:
         if name not in known:
-            raise UserError(f"--domain: {_unknown('domain', name, known)}")
+            raise UserError(f"--domain: {unnamed('domain', name, known)}")
     if plan.configuration.distill.alpha == 0:
         raise UserError("distill.alpha is 0, so students learn from the truth alone; raise it to have them taught")
     taught = [domain for domain in dict.fromkeys(names or known) if plan.taught_by(domain)]
@@ -79,11 +79,6 @@ def _domains(plan: Plan, names: Sequence[str]) -> list[str]:
         where = " or ".join(names) if names else "any domain"
         raise UserError(f"no teacher teaches the students of {where}; see teachers and distill.teachers")
     return taught
-
-
-def _unknown(what: str, name: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"no {what} {name!r} in the configuration{f'; did you mean {near[0]}?' if near else ''} ({', '.join(known)})"
 
 
 def _corpus(plan: Plan, domain: str) -> Artifact:

@@ -12,11 +12,12 @@ from ckd.pipeline.device import chosen_device
 from ckd.pipeline.progress import bar, errors
 from ckd.pipeline.rows import write_csv
 from ckd.pipeline.stored import Place, choose_run, corpora_in
-from ckd.stages.export.audience import everybody, read_audience
+from ckd.stages.export.audience import Audience, everybody, read_audience
 from ckd.stages.export.recommend import best_lists, list_schema
-from ckd.stages.export.student import kind_of
+from ckd.stages.export.student import subject_of
 from ckd.stages.students.contract import ScoresHistories, side_by_side
 from ckd.stages.students.trained import load_student
+from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.files import write_durably
 from ckd.storage.parquet import write_batches
@@ -61,13 +62,14 @@ def recommend(
         errors.print(chosen.note)
     corpora = corpora_in(place.store, chosen.run)
     corpus = corpora[served]
-    audience = everybody(corpus) if users is None else read_audience(users, corpus, served, skip_unknown)
+    audience = everybody(corpus) if users is None else _audience(users, corpus, served, skip_unknown)
     for note in audience.notes:
         errors.print(note)
     student = load_student(chosen.run, corpora, chosen_device(place.device))
     if not audience.known and not isinstance(student, ScoresHistories):
         raise UserError(
-            f"{kind_of(chosen.run)} scores the users it was trained with, not histories; give a file with user_id only"
+            f"{subject_of(chosen.run)} scores the users it was trained with, not histories; "
+            "give a file with user_id only"
         )
     domains = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
     scorer = student.scorer(replace(domains[served], corpus=audience.corpus))
@@ -75,6 +77,14 @@ def recommend(
     with bar(title, len(audience.users), "users", errors) as moved:
         lists = best_lists(scorer, audience, k, mask_seen, titles, moved.advance)
         _write(_Lists(list_schema(audience.corpus, titles), lists), out)
+
+
+def _audience(users: Path, corpus: Corpus, domain: str, skip_unknown: bool) -> Audience:
+    audience = read_audience(users, corpus, domain, skip_unknown)
+    if not len(audience.users):
+        why = "; ".join(audience.notes) or f"{users} holds no user"
+        raise UserError(f"--users {users}: nobody is left to recommend to: {why}")
+    return audience
 
 
 def _refuse(out: Path, force: bool) -> None:

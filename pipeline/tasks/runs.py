@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from ckd.pipeline.config.models import Configuration
-from ckd.pipeline.config.problems import hint
+from ckd.pipeline.config.problems import unnamed
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.leaderboard import print_leaderboard
@@ -37,7 +37,7 @@ def list_runs(
     """
     known = metric_names(STORED_CUTOFFS)
     if metric not in known:
-        raise UserError(f"--metric: no metric is named {metric!r}{hint(metric, known)}")
+        raise UserError(f"--metric: {unnamed('metric', metric, known)}")
     plan = Plan(configuration)
     runs = plan.store.all("runs")
     listed = runs if every else _meant(plan, runs)
@@ -46,14 +46,14 @@ def list_runs(
         names = sorted(found.union(getattr(configuration, f"{option}s")))
         for name in chosen:
             if name not in names:
-                raise UserError(f"--{option}: no {option} is named {name!r}{hint(name, names)}")
+                raise UserError(f"--{option}: {unnamed(option, name, names)}")
         listed = [run for run in listed if not chosen or set(chosen).intersection(_names(run, option))]
     if not listed:
         others = len(runs)
         more = f"; --all lists {others} others" if others and not every else ""
         console.print(f"no such run is in {plan.store.root} yet{more}; `ckd distill` trains students")
         return
-    print_leaderboard(plan.store, listed, metric, limit)
+    print_leaderboard(plan.store, listed, metric, limit, domains)
 
 
 def _names(run: Artifact, option: str) -> list[str]:

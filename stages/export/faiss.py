@@ -1,6 +1,8 @@
 """An index of a student's item vectors, and how much of the exact answer it finds."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 
 from ckd.stages.export.examples import index_example
 from ckd.stages.export.folder import README, write_config
-from ckd.stages.export.student import Exported, kind_of, sample, whole_histories
+from ckd.stages.export.student import Exported, sample, subject_of, whole_histories
 from ckd.stages.export.weights import add_student, weights_config
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -62,24 +64,33 @@ def write_index(
 def build(found: Exported, factory: str, search: str | None, k: int) -> tuple[Any, Recall]:
     """Return the index and its recall; see :func:`write_index`."""
     if found.vectors is None:
-        raise UserError(f"{kind_of(found.run)} does not score by a dot product, which is all that an index searches")
+        raise UserError(f"{subject_of(found.run)} does not score by a dot product, which is all that an index searches")
     import faiss
 
     faiss.omp_set_num_threads(1)  # several threads build another graph each time
     with torch.inference_mode():
         vectors = np.ascontiguousarray(found.vectors.item_vectors().float().numpy())
         queries = found.vectors.query(*whole_histories(found, sample(found.domain, QUERIES))).float().numpy()
-    try:
+    with _refused(f"--index {factory}", f"{len(vectors):,} items"):
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors)
         index.add(vectors)
+    how = f"--index {factory}" if search is None else f"--search {search}"
+    with _refused(how, f"{factory} of {len(vectors):,} items"):
         if search is not None:
             parameters: Any = faiss.ParameterSpace()  # its stub knows one overload only
             parameters.set_index_parameters(index, search)
         answers = index.search(np.ascontiguousarray(queries), min(k, len(vectors)))[1]
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--index {factory}: FAISS refuses it for {len(vectors):,} items: {_reason(error)}") from error
     return index, _recall(queries, vectors, answers)
+
+
+@contextmanager
+def _refused(option: str, what: str) -> Iterator[None]:
+    """Name the option that FAISS cannot do as asked, and what it cannot be done for."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"{option}: FAISS refuses it for {what}: {_reason(error)}") from error
 
 
 def _recall(queries: np.ndarray[Any, Any], vectors: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]) -> Recall:
@@ -101,4 +112,7 @@ _ROUNDING = 1e-6
 def _reason(error: BaseException) -> str:
     """Return what FAISS says, without the place in its source."""
     text = " ".join(str(error).split())
-    return text.rpartition("Error: ")[2] or type(error).__name__
+    return _PLACE.sub("", text) or type(error).__name__
+
+
+_PLACE = re.compile(r"^Error in .*\.(?:cpp|h):\d+: (?:Error: )?")

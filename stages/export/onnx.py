@@ -17,10 +17,10 @@ from ckd.stages.export.student import (
     SAMPLE,
     Exported,
     described,
-    kind_of,
     largest_difference,
     names_of,
     sample,
+    subject_of,
     whole_histories,
 )
 from ckd.stages.students.serving import DotProductServing, Serving
@@ -124,9 +124,11 @@ def _trace(model: _Model, found: Exported, path: Path) -> None:
             )
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{kind_of(found.run)} cannot be written as ONNX ({reason}); export its weights") from error
+            raise UserError(
+                f"{subject_of(found.run)} cannot be written as ONNX ({reason}); export its weights"
+            ) from error
         if program is None:
-            raise UserError(f"{kind_of(found.run)} cannot be written as ONNX; export its weights")
+            raise UserError(f"{subject_of(found.run)} cannot be written as ONNX; export its weights")
         program.save(path)
 
 
@@ -148,7 +150,7 @@ def _check(model: _Model, found: Exported, path: Path) -> float:
                 difference = max(difference, largest_difference(torch.from_numpy(values), wanted[name]))
     if not difference <= CLOSE:
         raise UserError(
-            f"{kind_of(found.run)}: onnxruntime gives other scores than the student (by {difference:.1e}), so the "
+            f"{subject_of(found.run)}: onnxruntime gives other scores than the student (by {difference:.1e}), so the "
             "model is not written; export its weights"
         )
     return difference

@@ -53,7 +53,7 @@ def exported(run: Artifact, student: Student, name: str, domain: Domain) -> Expo
     """
     if not isinstance(student, ScoresHistories):
         raise UserError(
-            f"{kind_of(run)} scores the users it was trained with, not histories: only `ckd recommend` can serve it"
+            f"{subject_of(run)} scores the users it was trained with, not histories: only `ckd recommend` can serve it"
         )
     found = Exported(run, name, domain, student, student.serving(domain))
     users = sample(domain, SAMPLE)
@@ -61,13 +61,13 @@ def exported(run: Artifact, student: Student, name: str, domain: Domain) -> Expo
     difference = largest_difference(served_scores(found, users), student.scorer(domain)(users, ends))
     if not difference <= CLOSE:
         raise UserError(
-            f"{kind_of(run)}: what it would be served with scores otherwise than what it was evaluated with "
+            f"{subject_of(run)}: what it would be served with scores otherwise than what it was evaluated with "
             f"(by {difference:.1e}); mend `serving` of that kind of student"
         )
     return found
 
 
-def kind_of(run: Artifact) -> str:
+def subject_of(run: Artifact) -> str:
     """Return what a line about a student begins with."""
     settings = run.inputs["settings"]
     return f"student {run.inputs['student']} of kind {settings['kind']}"

@@ -128,7 +128,7 @@ VIEWS: Mapping[str, View] = {
             "domains": Column("VARCHAR[]", "domains that it serves: several where they share one network"),
             "seed": Column("BIGINT", "seed of the training"),
             "distilled": Column("BOOLEAN", "whether it learned from teachers"),
-            "teachers": Column("VARCHAR", "names of the teachers that it learned from; null without distillation"),
+            "teachers": Column("VARCHAR", "names of the teachers that it learned from, in any domain; null if none"),
             "alpha": Column("DOUBLE", "share of the distillation loss; null where the run has none"),
             "temperature": Column("DOUBLE", "of the distillation losses; null where the run has none"),
             "parameters": Column("BIGINT", "trainable numbers of the student"),
@@ -137,7 +137,7 @@ VIEWS: Mapping[str, View] = {
             "settings": Column(
                 "VARCHAR",
                 "all that determined the run but the seed, as JSON: group by it to compare over seeds; "
-                "settings->>'$.training.learning_rate'",
+                "settings->>'$.settings.learning_rate'",
             ),
             "inputs": Column("VARCHAR", "all that determined the run, as JSON: inputs->>'$.student'"),
         },

@@ -219,7 +219,10 @@ def test_what_the_user_can_not_mend_keeps_its_traceback(pipeline: Path, probe: l
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("distil", "unknown command 'distil'; did you mean distill?"), ("xyzzy", "unknown command 'xyzzy'")],
+    [
+        ("distil", "unknown command 'distil'; did you mean distill?"),
+        ("xyzzy", f"unknown command 'xyzzy'; known: {', '.join(cli.COMMANDS)}"),
+    ],
 )
 def test_an_unknown_command_is_answered_by_the_nearest(name: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name]) == 2

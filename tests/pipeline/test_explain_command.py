@@ -182,8 +182,8 @@ def test_what_the_terminal_cannot_show_is_escaped(explained, monkeypatch) -> Non
     ("options", "line"),
     [
         (("--user", "user-099"), "error: --user: no user 'user-099' in tiny; nearest: user-09, user-00, user-01"),
-        (("--domain", "tinny"), "error: --domain: no domain 'tinny' in the configuration; did you mean tiny? (tiny)"),
-        (("--student", "x"), "error: --student: no student 'x' in the configuration (small)"),
+        (("--domain", "tinny"), "error: --domain: no domain is named 'tinny'; did you mean tiny?"),
+        (("--student", "x"), "error: --student: no student is named 'x'; known: small"),
         (("--set", "students={}"), "error: students: the configuration names no student, so there is nothing to "
          "explain"),
         (("--set", "distill.alpha=0"), "error: distill.alpha is 0, so students learn from the truth alone; raise it to "

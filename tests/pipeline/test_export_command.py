@@ -95,8 +95,8 @@ def test_onnx_says_how_close_onnxruntime_comes(place):
     ("arguments", "said"),
     [
         (("nope", "--format", "onnx"), "the store {store} has no run 'nope'; it has {all}"),
-        (("small/tine", "--format", "onnx"), "small/tine: the configuration has no domain 'tine'; did you mean tiny?"),
-        (("big/tiny", "--format", "onnx"), "big/tiny: the configuration has no student 'big'; it has small"),
+        (("small/tine", "--format", "onnx"), "small/tine: no domain is named 'tine'; did you mean tiny?"),
+        (("big/tiny", "--format", "onnx"), "big/tiny: no student is named 'big'; known: small"),
         (("small/", "--format", "onnx"), "'small/' names no run; write STUDENT/DOMAIN, STUDENT/DOMAIN/plain, or the "),
         (("small/tiny/raw", "--format", "onnx"), "'small/tiny/raw' names no run; write STUDENT/DOMAIN,"),
         (
@@ -113,6 +113,7 @@ def test_onnx_says_how_close_onnxruntime_comes(place):
         (("small/tiny", "--format", "faiss", "--domain", "b"), "run {distilled} has no domain 'b'; it has tiny"),
         (("ab", "--format", "faiss", "--store", "none"), "--store none: there is no such folder; name the store that"),
         (("ab", "--format", "faiss", "--store", ".", "--set", "seed=1"), "--store reads no configuration, so --set"),
+        (("ab", "--format", "faiss", "--store", ".", "-c", "p.yaml"), "--store reads no configuration, so -c p.yaml "),
         (("", "--format", "faiss"), "'' may be any of {all}; write more of the key"),
     ],
 )

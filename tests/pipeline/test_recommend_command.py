@@ -96,10 +96,24 @@ def test_users_of_a_file_are_served_in_its_order_and_unknown_ones_counted(place,
         (("--out", "pipeline.csv"), "pipeline.csv is there already; name another file with --out, or replace it with"),
         (("--users", "gone.csv"), "gone.csv: the header row cannot be read"),
         (("--domain", "office"), "run "),
+        (
+            ("--users", "strangers.csv", "--unknown", "skip"),
+            "--users strangers.csv: nobody is left to recommend to: left out 2 of 2 users in strangers.csv that domain "
+            "tiny does not have: 'he', 'she'",
+        ),
+        (
+            ("--users", "novelties.csv", "--unknown", "skip"),
+            "--users novelties.csv: nobody is left to recommend to: left out 1 of 1 item in novelties.csv that domain "
+            "tiny does not have: 'new'; left out 2 of 2 users whose histories are empty",
+        ),
+        (("--users", "empty.csv"), "--users empty.csv: nobody is left to recommend to: empty.csv holds no user"),
     ],
 )
 def test_a_mistake_is_one_line(place, monkeypatch, capsys, arguments, said):
     (place.folder / "pipeline.csv").write_text("precious")
+    (place.folder / "strangers.csv").write_text("user_id\nhe\nshe\n")
+    (place.folder / "novelties.csv").write_text("user_id,item_id\nhe,new\nshe,new\n")
+    (place.folder / "empty.csv").write_text("user_id\n")
     monkeypatch.chdir(place.folder)
     code = main([*RUN, *arguments])
     out, err = capsys.readouterr()

@@ -7,38 +7,38 @@ import pytest
 
 from ckd.pipeline.report.leaderboard import standings
 from ckd.pipeline.report.run_settings import differing, settings_of, short_names, shown
+from ckd.stages.distill.address import run_address
+from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.students.sasrec import Settings
 from ckd.storage.artifact import Store
 from ckd.storage.keys import Address
 from ckd.storage.runs import write_metrics
-from ckd.storage.sql import EXAMPLES, Contents, ask, open_views
+from ckd.storage.sql import EXAMPLES, VIEWS, Contents, ask, open_views
 
-LABELS = {"teacher": {"model.safetensors": "0" * 64}, "corpus": "1" * 64, "format": 1}
+CORPORA = {"tools": "1" * 64, "books": "2" * 64}
+LABELS = {"teacher": {"model.safetensors": "0" * 64}, "format": 1}
 
 
-def commit_labels(store, top_k):
-    address = Address("labels", {**LABELS, "top_k": top_k}, (("teacher", "uni"), ("domain", "tools")))
-    with store.draft(address) as draft:
+def commit_labels(store, top_k, domain="tools"):
+    inputs = {**LABELS, "corpus": CORPORA[domain], "top_k": top_k}
+    with store.draft(Address("labels", inputs, (("teacher", "uni"), ("domain", domain)))) as draft:
         return draft.commit()
 
 
-def commit_run(store, valid, test, seed=0, alpha=None, labels=None, domain="tools", rate=0.1, hidden=8):
-    teaching = None if alpha is None else {"alpha": alpha, "temperature": 1.0, "loss": {"top_k": 1.0}}
-    inputs = {
-        "student": "small",
-        "domain": domain,
-        "distilled": alpha is not None,
-        "seed": seed,
-        "settings": {"kind": "sasrec", "hidden": hidden},
-        "training": {"learning_rate": rate, "epochs": 3},
-        "teaching": teaching,
-        "mask_history": False,
-        "corpus": "1" * 64 if domain == "tools" else "2" * 64,
-        "labels": {} if labels is None else {"uni": labels.key},
-        "format": 1,
-    }
-    with store.draft(Address("runs", inputs)) as draft:
+def commit_run(store, valid, test, seed=0, labels=None, rate=0.1):
+    """Store a run of the domains of ``valid`` and ``test``, with values of ndcg@10; ``labels`` are by domain."""
+    settings = Settings(hidden=8, learning_rate=rate, scope="joint" if len(valid) > 1 else "per_domain")
+    taught = {domain: {"uni": of.key} for domain, of in (labels or {}).items()}
+    corpora = {domain: CORPORA[domain] for domain in valid}
+    address = run_address("small", settings, DistillSettings(alpha=0.5), False, seed, corpora, taught)
+    with store.draft(address) as draft:
+        values = {domain: {"valid": valid[domain], "test": test[domain]} for domain in valid}
         write_metrics(
-            draft, {split: {"ndcg@10": value, "mrr": 1 - value} for split, value in (("valid", valid), ("test", test))}
+            draft,
+            {
+                domain: {split: {"ndcg@10": value, "mrr": 1 - value} for split, value in splits.items()}
+                for domain, splits in values.items()
+            },
         )
         return draft.commit({"parameters": 7, "epochs": 3, "best_epoch": 2})
 
@@ -51,12 +51,21 @@ def store(tmp_path):
 @pytest.fixture
 def runs(store):
     """Two settings of distillation with three seeds each, a baseline with one, and one run in another domain."""
-    one, other = commit_labels(store, 5), commit_labels(store, 9)
+    one, other = ({"tools": commit_labels(store, top_k)} for top_k in (5, 9))
     return [
-        *(commit_run(store, 0.1 + seed / 100, 0.9, seed, 0.5, one) for seed in range(3)),
-        *(commit_run(store, 0.3 + seed / 50, 0.2, seed, 0.5, other) for seed in range(3)),
-        commit_run(store, 0.2, 0.95),
-        commit_run(store, 0.5, 0.5, domain="books"),
+        *(commit_run(store, {"tools": 0.1 + seed / 100}, {"tools": 0.9}, seed, one) for seed in range(3)),
+        *(commit_run(store, {"tools": 0.3 + seed / 50}, {"tools": 0.2}, seed, other) for seed in range(3)),
+        commit_run(store, {"tools": 0.2}, {"tools": 0.95}),
+        commit_run(store, {"books": 0.5}, {"books": 0.5}),
+    ]
+
+
+def commit_joint(store, taught=("books",)):
+    """Store a student of both domains that was taught in some of them, with two seeds."""
+    labels = {domain: commit_labels(store, 5, domain) for domain in taught}
+    return [
+        commit_run(store, {"tools": 0.25, "books": 0.6 + seed / 10}, {"tools": 0.3, "books": 0.4}, seed, labels)
+        for seed in range(2)
     ]
 
 
@@ -110,7 +119,50 @@ def test_settings_are_named_as_in_the_configuration_and_shortened_while_clear():
     assert shown({"top_k": 1.0, "in_batch": 0.5}) == "in_batch 0.5, top_k 1"
 
 
+def test_a_joint_student_has_a_row_in_each_of_its_domains_with_what_it_learned_there(store):
+    found = standings(commit_joint(store), "ndcg@10", store)
+    assert [(one.domain, one.teachers, one.valid, one.test) for one in found] == [
+        ("books", ("uni",), (0.6, 0.7), (0.4, 0.4)),
+        ("tools", (), (0.25, 0.25), (0.3, 0.3)),
+    ]
+
+
+def test_a_joint_student_is_told_from_one_of_the_domain_alone_by_its_scope(store):
+    labels = {"books": commit_labels(store, 5, "books")}
+    apart = commit_run(store, {"books": 0.4}, {"books": 0.4}, labels=labels)
+    found = [one for one in standings([apart, *commit_joint(store)], "ndcg@10", store) if one.domain == "books"]
+    assert [one.settings["labels.uni"] for one in found] == [labels["books"].key] * 2
+    assert differing([(one.domain, one.settings) for one in found]) == ["students.small.scope"]
+    assert found[0].settings["corpora.tools"] == CORPORA["tools"]
+
+
+def test_what_joint_students_learned_elsewhere_tells_them_apart(store):
+    labels = [{"books": commit_labels(store, top_k, "books")} for top_k in (5, 9)]
+    both = {"tools": 0.5, "books": 0.5}
+    found = standings([commit_run(store, both, both, labels=one) for one in labels], "ndcg@10", store)
+    assert [one.domain for one in found] == ["books", "books", "tools", "tools"]
+    for domain, names in (("books", ["labels.uni.top_k"]), ("tools", ["labels beside.books.uni.top_k"])):
+        assert differing([(domain, one.settings) for one in found if one.domain == domain]) == names
+
+
+@pytest.mark.parametrize(("asked", "listed"), [((), ["books", "tools"]), (("tools",), ["tools"])])
+def test_the_command_lists_of_a_joint_student_only_the_domain_it_is_asked_for(workplace, asked, listed):
+    commit_joint(Store(workplace.store))
+    done = workplace.ckd("runs", "--all", *(word for name in asked for word in ("--domain", name)))
+    assert done.returncode == 0, done.stderr
+    assert [row[0] for row in cells(done.stdout)[2:] if row[0] in CORPORA] == listed
+
+
+def test_a_joint_student_is_of_the_configuration_only_if_all_of_its_corpora_are(workplace):
+    commit_joint(Store(workplace.store))
+    done = workplace.ckd("runs")
+    assert done.returncode == 0, done.stderr
+    assert "no such run is in" in done.stdout
+    assert "; --all lists 2 others" in done.stdout
+
+
 def test_sql_gives_the_same_leaderboard(runs, store):
+    runs = [*runs, *commit_joint(store, taught=CORPORA)]
     query = next(query for question, query in EXAMPLES.items() if "ckd runs" in question)
     with open_views(Contents({}, [], runs)) as connection, ask(connection, query) as answer:
         rows = [row for batch in answer.batches() for row in batch.to_pylist()]
@@ -124,9 +176,24 @@ def test_sql_gives_the_same_leaderboard(runs, store):
         assert row["spread"] == (pytest.approx(stdev(one.valid), abs=5e-5) if len(one.valid) > 1 else None)
 
 
+@pytest.mark.parametrize(
+    ("column", "example", "answers"),
+    [
+        ("settings", "settings->>'$.settings.learning_rate'", ["0.1", "0.2"]),
+        ("inputs", "inputs->>'$.student'", ["small"]),
+    ],
+)
+def test_the_example_of_a_column_answers(runs, store, column, example, answers):
+    assert VIEWS["runs"].columns[column].meaning.endswith(example)
+    others = [commit_run(store, {"tools": 0.1}, {"tools": 0.1}, rate=0.2), *runs]
+    query = f"select distinct {example} as answer from runs order by all"
+    with open_views(Contents({}, [], others)) as connection, ask(connection, query) as answer:
+        assert [row["answer"] for batch in answer.batches() for row in batch.to_pylist()] == answers
+
+
 def test_settings_of_runs_can_be_asked_in_sql(runs):
-    query = """select settings->>'$.training.learning_rate' as rate, count(*) as n, count(distinct settings) as groups
-        from runs where domain = 'tools' group by rate"""
+    query = """select settings->>'$.settings.learning_rate' as rate, count(*) as n, count(distinct settings) as groups
+        from runs where list_contains(domains, 'tools') group by rate"""
     with open_views(Contents({}, [], runs)) as connection, ask(connection, query) as answer:
         assert [row for batch in answer.batches() for row in batch.to_pylist()] == [
             {"rate": "0.1", "n": 7, "groups": 3}

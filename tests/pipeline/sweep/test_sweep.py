@@ -120,7 +120,7 @@ def test_started_again_it_trains_nothing_and_lists_the_same(swept):
 
 def test_a_run_that_fails_stops_no_other_and_is_named_at_the_end(swept, tmp_path, make_workplace):
     place = make_workplace(tmp_path / "failing", swept[0].store)
-    more = ("--set", "distill.baseline=false", "--grid", "distill.learning_rate=1e30,0.002")
+    more = ("--set", "distill.baseline=false", "--grid", "students.small.learning_rate=1e30,0.002")
     done = place.ckd("distill", *GRID[:2], "--set", "distill.epochs=3", *more, "--jobs", "1")
     assert done.returncode == 2
     assert [line.partition(": the training diverged: ")[0] for line in done.stderr.splitlines()] == [
@@ -128,6 +128,37 @@ def test_a_run_that_fails_stops_no_other_and_is_named_at_the_end(swept, tmp_path
         "small, tiny, distilled, learning_rate 1e+30, alpha 0.8, seed 0",
     ]
     assert len(runs(place)) == 8
+    assert not list(place.store.glob("runs/.*"))
+
+
+CLUMSY = """
+from typing import Literal
+
+from ckd.stages.students import sasrec
+
+class Settings(sasrec.Settings):
+    kind: Literal["clumsy"] = "clumsy"
+
+def build(settings, domains):
+    if settings.hidden == 6:
+        raise AttributeError("no such layer\\nin any of its modules")
+    return sasrec.build(settings, domains)
+"""
+
+
+def test_a_run_that_ends_by_an_error_of_its_network_stops_no_other(labelled, tmp_path, make_workplace, monkeypatch):
+    site, info = tmp_path / "site", tmp_path / "site" / "clumsy-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "clumsy.py").write_text(CLUMSY)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: clumsy\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ckd.students]\nclumsy = clumsy\n")
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    place = make_workplace(tmp_path / "clumsy", labelled.store)
+    more = ("--set", "distill.baseline=false", "--set", "distill.epochs=3", "--set", "students.small.kind=clumsy")
+    done = place.ckd("distill", *more, "--grid", "students.small.hidden=6,8", "--jobs", "1")
+    assert done.returncode == 2
+    assert done.stderr == "error: small, tiny, distilled, hidden 6, seed 0: AttributeError: no such layer\n"
+    assert [run["settings"]["hidden"] for run in runs(place).values()] == [8]
     assert not list(place.store.glob("runs/.*"))
 
 
