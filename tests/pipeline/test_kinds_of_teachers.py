@@ -139,7 +139,7 @@ def test_a_student_learns_from_all_of_them(bought):
     assert {line.split()[1] for line in steps} == {"prepare", "pretrain", "precompute", "distill"}
     assert all(" reuse " in line for line in steps)
     (manifest,) = [path for path in place.store.glob("runs/*/manifest.json") if '"bought"' in path.read_text()]
-    assert json.loads(manifest.read_text())["inputs"]["labels"].keys() == TEACHERS.keys()
+    assert json.loads(manifest.read_text())["inputs"]["labels"]["tiny"].keys() == TEACHERS.keys()
 
 
 # --- what does not fit
