@@ -22,7 +22,7 @@ from ckd.stages.distill.losses import SMALLEST_REST, log_rest
 _LEAST_HELD = 1e-20
 """Probability of all the batch's targets together below which float32 no longer knows their shares of it."""
 _SCORES_PER_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""8 MiB of float32: smaller blocks stay in nearer caches, larger ones make threads wait for each other less often
+"""4 MiB of float32: smaller blocks stay in nearer caches, larger ones make threads wait for each other less often
 (`benchmarks/speed/losses.py`). A GPU would rather have few large ones."""
 
 
