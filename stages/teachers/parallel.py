@@ -3,6 +3,7 @@
 Outside torchrun there is one process, and everything here does nothing.
 """
 
+import importlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ def processes(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    # Its functions take the group of that moment for their default. Imported later, as the first optimiser does it,
+    # it keeps the group beyond its end, and gloo's threads, which abort an interpreter that is being taken down.
+    importlib.import_module("torch.distributed.nn")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)

@@ -164,6 +164,11 @@ def succeed(folder):
     torch.save({body.__name__: body() for body in bodies}, folder / f"{parallel.rank()}.pt")
 
 
+def threads():
+    """Names of the threads of this process."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def fail(_):
     def make():
         raise UserError("no such file")
@@ -222,6 +227,15 @@ def test_the_gradient_of_a_gathered_contrast_is_that_of_the_authors(results):
         torch.testing.assert_close(each["loss"], losses[0].detach())
         for gradient, tensor in zip(each["gradients"], model.parameters(), strict=True):
             torch.testing.assert_close(gradient, tensor.grad)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux alone tells the threads of a process")
+def test_no_thread_of_the_group_is_left_when_it_has_ended(results):
+    """One that is left may abort the process while its interpreter is taken down."""
+    for number in range(PROCESSES):
+        left = (results["folder"] / f"threads-{number}.txt").read_text().split("\n")
+        assert left
+        assert not [name for name in left if "gloo" in name]
 
 
 def test_averaged_over_processes_such_a_gradient_points_along_the_whole_one(results):
@@ -316,3 +330,4 @@ def test_one_process_alone_shares_with_nobody():
 if __name__ == "__main__":
     with parallel.processes(CPU):
         {"succeed": succeed, "fail": fail}[sys.argv[1]](Path(sys.argv[2]))
+    Path(sys.argv[2], f"threads-{os.environ['RANK']}.txt").write_text("\n".join(threads()))
