@@ -28,6 +28,21 @@ settings.load_profile("unhurried")
 
 WORDS = ("red", "blue", "steel", "paper", "tape", "pen", "box", "glue", "nail", "ink", "large", "small")
 MAIN = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
+GUARD = """
+import sys
+
+FORBIDDEN = (
+    "transformers", "tokenizers", "ckd.stages.teachers.unisrec.", "ckd.stages.precompute.label",
+    "ckd.stages.precompute.search", "ckd.stages.text.encode", "ckd.stages.pretrain.train",
+)
+
+class Guard:
+    def find_spec(self, name, path=None, target=None):
+        if name != "ckd.stages.text.encoder" and name.startswith(FORBIDDEN):
+            raise AssertionError(f"{name} is imported")
+
+sys.meta_path.insert(0, Guard())
+"""
 USERS, ITEMS, MAX_LENGTH, TEXT_DIMENSIONS = 60, 40, 8, 16
 PIPELINE = """\
 store: store
@@ -295,3 +310,9 @@ def distilled(
     done = place.ckd("distill", "--set", "distill.epochs=3")
     assert done.returncode == 0, done.stderr
     return Distilled(place.folder, done.stdout)
+
+
+@pytest.fixture(scope="session")
+def guard() -> str:
+    """Code that forbids its process to import whatever could open a teacher or a text encoder."""
+    return GUARD

@@ -21,7 +21,7 @@ from ckd.pipeline.tasks.inputs import prepare, text_of
 from ckd.stages.evaluate.metrics import row_metrics
 from ckd.stages.evaluate.serving import milliseconds_per_1000_users
 from ckd.stages.precompute.serving import serving_facts
-from ckd.stages.students.contract import side_by_side
+from ckd.stages.students.contract import by_name
 from ckd.stages.students.trained import load_student
 from ckd.stages.teachers import TEACHERS
 from ckd.stages.teachers.contract import Opening, Teacher
@@ -82,7 +82,7 @@ def _of_teacher(teacher: Teacher, corpus: Corpus) -> float:
 
 def _of_student(plan: Plan, run: Artifact, domain: str) -> float:
     corpora = {name: read_corpus(prepare(plan, name)) for name in domains_of(run)}
-    own = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))[domain]
+    own = by_name(corpora)[domain]
     return milliseconds_per_1000_users(load_student(run, corpora).scorer(own), own.corpus) / 1e3
 
 

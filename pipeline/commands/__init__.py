@@ -87,3 +87,26 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(request.load(), **options)
 
     return command
+
+
+def of_a_run(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the argument RUN and the options ``-c``, ``--set`` and ``--store``.
+
+    Its first argument is then the :class:`ckd.pipeline.stored.Place` where runs are looked for.
+    """
+
+    @click.argument("run", metavar="RUN")
+    @click.option(
+        "--store",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="Store that holds the run; without it, that of the configuration.",
+    )
+    @requested
+    @functools.wraps(function)
+    def command(request: Request, store: Path | None, **options: Any) -> Any:
+        from ckd.pipeline.stored import place_of
+
+        return function(place_of(request, store), **options)
+
+    return command

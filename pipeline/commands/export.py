@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ckd.pipeline.commands import Request, requested
+from ckd.pipeline.commands import of_a_run
+
+if TYPE_CHECKING:
+    from ckd.pipeline.stored import Place
 
 FORMATS = ("onnx", "safetensors", "faiss")
 
 
 @click.command(name="export")
-@click.argument("run", metavar="RUN")
 @click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="What to write.")
 @click.option("--domain", metavar="NAME", help="Domain to serve, of a student that has several.")
 @click.option(
@@ -30,15 +33,9 @@ FORMATS = ("onnx", "safetensors", "faiss")
 )
 @click.option("--index", metavar="FACTORY", help="faiss: the index, such as HNSW32 or IVF64,Flat.  [default: Flat]")
 @click.option("--search", metavar="PARAMETERS", help="faiss: how it is searched, such as nprobe=8 or efSearch=64.")
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Store that holds the run; without it, that of the configuration.",
-)
-@requested
+@of_a_run
 def command(
-    request: Request,
+    place: Place,
     run: str,
     form: str,
     domain: str | None,
@@ -47,7 +44,6 @@ def command(
     top_k: int | None,
     index: str | None,
     search: str | None,
-    store: Path | None,
 ) -> None:
     """Write a trained student into a folder that is served without the store.
 
@@ -61,7 +57,6 @@ def command(
 
     Each folder has a README.md with an example that runs. Only the store is needed: no raw files, no teachers.
     """
-    from ckd.pipeline.stored import place_of
     from ckd.pipeline.tasks.export import export
 
-    export(place_of(request, store), run, form, domain, out, force, top_k, index, search)
+    export(place, run, form, domain, out, force, top_k, index, search)

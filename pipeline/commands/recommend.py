@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from ckd.pipeline.commands import Request, requested
+from ckd.pipeline.commands import of_a_run
+
+if TYPE_CHECKING:
+    from ckd.pipeline.stored import Place
 
 
 @click.command(name="recommend")
-@click.argument("run", metavar="RUN")
 @click.option("--domain", metavar="NAME", help="Domain to recommend in, of a student that has several.")
 @click.option(
     "--users",
@@ -39,15 +42,9 @@ from ckd.pipeline.commands import Request, requested
     help="A .parquet or .csv file to write.  [default: CSV to standard output]",
 )
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path),
-    metavar="FOLDER",
-    help="Store that holds the run; without it, that of the configuration.",
-)
-@requested
+@of_a_run
 def command(
-    request: Request,
+    place: Place,
     run: str,
     domain: str | None,
     users: Path | None,
@@ -57,7 +54,6 @@ def command(
     titles: bool,
     out: Path | None,
     force: bool,
-    store: Path | None,
 ) -> None:
     """Write the best items of each user: user_id, rank, item_id, score.
 
@@ -68,7 +64,6 @@ def command(
     the validation and test items included. With a column items (a list of item IDs, oldest first), or with item_id and
     perhaps timestamp (a row per interaction), it holds histories, of anybody. Equal scores stand in order of item code.
     """
-    from ckd.pipeline.stored import place_of
     from ckd.pipeline.tasks.recommend import recommend
 
-    recommend(place_of(request, store), run, domain, users, k, mask_seen, unknown == "skip", titles, out, force)
+    recommend(place, run, domain, users, k, mask_seen, unknown == "skip", titles, out, force)

@@ -6,7 +6,7 @@ from ckd.pipeline.progress import console, errors
 from ckd.pipeline.stored import Place, choose_run, corpora_in
 from ckd.stages.export.folder import folder_aside, refuse_existing
 from ckd.stages.export.student import exported
-from ckd.stages.students.contract import side_by_side
+from ckd.stages.students.contract import by_name
 from ckd.stages.students.trained import load_student
 from ckd.storage.errors import UserError
 from ckd.storage.runs import domains_of
@@ -56,7 +56,7 @@ def export(
     folder = out or Path("exports") / f"{run.inputs['student']}-{whose}-{run.path.name}" / form
     refuse_existing(folder, force)
     corpora = corpora_in(place.store, run)
-    domains = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
+    domains = by_name(corpora)
     found = exported(run, load_student(run, corpora), served, domains[served])
     with folder_aside(folder, force) as aside:
         if form == "onnx":

@@ -15,7 +15,7 @@ from ckd.pipeline.stored import Place, choose_run, corpora_in
 from ckd.stages.export.audience import Audience, everybody, read_audience
 from ckd.stages.export.recommend import best_lists, list_schema
 from ckd.stages.export.student import subject_of
-from ckd.stages.students.contract import ScoresHistories, side_by_side
+from ckd.stages.students.contract import ScoresHistories, by_name
 from ckd.stages.students.trained import load_student
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -71,7 +71,7 @@ def recommend(
             f"{subject_of(chosen.run)} scores the users it was trained with, not histories; "
             "give a file with user_id only"
         )
-    domains = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
+    domains = by_name(corpora)
     scorer = student.scorer(replace(domains[served], corpus=audience.corpus))
     title = f"recommendations of {chosen.run.inputs['student']}, {served}"
     with bar(title, len(audience.users), "users", errors) as moved:

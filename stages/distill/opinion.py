@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -91,30 +92,30 @@ class Opinion:
 
         Of ranked lists they are log-probabilities: as stored, and for every other item its equal share of the rest.
         """
-        if self.state is not None and self.vectors is not None:
-            if self.fold is not None:
-                return scores_by_fold(self.state[row], self.fold[row], self.vectors[:, items])
-            return self.state[row] @ self.vectors[items].T
-        if self.rest is None:
-            raise ValueError("these labels hold no states")
-        ordered, order = items.sort()
-        stored = self.items[row].to(items.dtype)
-        at = torch.searchsorted(ordered, stored).clamp(max=len(items) - 1)
-        n, column = (ordered[at] == stored).nonzero(as_tuple=True)
-        scores = self.rest[row].unsqueeze(1).repeat(1, len(items))
-        scores[n, order[at[n, column]]] = self.logprobs[row][n, column]
-        return scores
+        return self.scorer(row, items)(slice(None))
 
     def scorer(self, row: Tensor, items: Tensor) -> Callable[[slice], Tensor]:
-        """Return :meth:`scores` of the same items at some of N rows at a time; the vectors are looked up once."""
+        """Return what gives :meth:`scores` at some of N rows at a time; the items are looked up once."""
         if self.state is None or self.vectors is None:
-            return lambda here: self.scores(row[here], items)
+            if self.rest is None:
+                raise ValueError("these labels hold no states")
+            return partial(self._completed, row, self.rest, *items.sort())
         state, fold = self.state, self.fold
         if fold is None:
             vectors = self.vectors[items].T
             return lambda here: state[row[here]] @ vectors
         of_folds = self.vectors[:, items]
         return lambda here: scores_by_fold(state[row[here]], fold[row[here]], of_folds)
+
+    def _completed(self, row: Tensor, rest: Tensor, ordered: Tensor, order: Tensor, here: slice) -> Tensor:
+        """Return stored log-probabilities, and the rest's, of items that were sorted, in their own order."""
+        rows = row[here]
+        stored = self.items[rows].to(ordered.dtype)
+        at = torch.searchsorted(ordered, stored).clamp(max=len(ordered) - 1)
+        n, column = (ordered[at] == stored).nonzero(as_tuple=True)
+        scores = rest[rows].unsqueeze(1).repeat(1, len(ordered))
+        scores[n, order[at[n, column]]] = self.logprobs[rows][n, column]
+        return scores
 
     def scores_of(self, row: Tensor, items: Tensor) -> Tensor:
         """Return the teacher's log-probabilities of items of each row's own, float32 [len(row), m].

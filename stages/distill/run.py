@@ -16,7 +16,7 @@ from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.evaluate.serving import count_parameters, milliseconds_per_1000_users
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.students import STUDENTS
-from ckd.stages.students.contract import Domain, side_by_side
+from ckd.stages.students.contract import Domain, by_name
 from ckd.stages.students.settings import StudentSettings
 from ckd.stages.students.trained import save_student
 from ckd.storage.artifact import Artifact, Draft, Store
@@ -81,7 +81,8 @@ def train_run(
     with store.draft(address) as draft:
         if (present := store.find(address)) is not None:
             return present
-        domains = side_by_side(list(corpora.values()))
+        named = by_name(corpora)
+        domains = list(named.values())
         torch.manual_seed(seed)
         network = STUDENTS.load(kind_of(student)).build(student, domains).to(device)
         taught = lessons() if lessons else {}
@@ -89,7 +90,7 @@ def train_run(
         if settings.item_start == "teacher":
             _start_items(network, domains, given)
         curve = train(network, domains, given, student, settings, seed, evaluate.mask_history, on_epoch)
-        facts = _keep(draft, network, dict(zip(corpora, domains, strict=True)), student, evaluate)
+        facts = _keep(draft, network, named, student, evaluate)
         write_curve(draft, curve)
         best = max(curve, key=lambda row: row[WATCHED])
         return draft.commit({**facts, "epochs": len(curve), "best_epoch": int(best["epoch"])})

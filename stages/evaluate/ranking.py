@@ -42,7 +42,7 @@ def rank_targets(
         users = np.arange(start, min(start + rows_per_block, corpus.n_users), dtype=np.int32)
         scores = scorer(users, position[users])
         if mask_history:
-            scores = _without_history(scores, corpus, users, position[users], target[users])
+            scores = without_history(scores, corpus, users, position[users], target[users])
         ranks[users] = pessimistic_rank(scores, torch.from_numpy(target[users]).to(scores.device)).cpu().numpy()
     return ranks
 
@@ -61,17 +61,28 @@ def pessimistic_rank(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     return (~(scores < own)).sum(1)
 
 
-def _without_history(
+def without_history(
     scores: torch.Tensor,
     corpus: Corpus,
     users: npt.NDArray[np.int32],
     position: npt.NDArray[np.int32],
-    target: npt.NDArray[np.int32],
+    target: npt.NDArray[np.int32] | None = None,
 ) -> torch.Tensor:
+    """Return scores [n, n_items] with minus infinity for the items of each user's history.
+
+    Args:
+        scores: they stay as they are.
+        corpus: the domain.
+        users: int32 [n].
+        position: int32 [n], lengths of their histories.
+        target: int32 [n], items that keep their scores even if they are in the history.
+    """
     rows = np.repeat(np.arange(len(users)), position)
     seen = np.concatenate([corpus.sequence_of(user)[:length] for user, length in zip(users, position, strict=True)])
-    keep = seen != np.repeat(target, position)
+    if target is not None:
+        others = seen != np.repeat(target, position)
+        rows, seen = rows[others], seen[others]
     # A copy: the scores of an inference pass cannot be changed in place, and they are the scorer's own.
     masked = scores.clone()
-    masked[torch.from_numpy(rows[keep]), torch.from_numpy(seen[keep]).long()] = -torch.inf
+    masked[torch.from_numpy(rows), torch.from_numpy(seen).long()] = -torch.inf
     return masked

@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 
 from ckd.stages.best_items import top_k
-from ckd.stages.evaluate.ranking import ROWS_PER_BLOCK, Scorer
+from ckd.stages.evaluate.ranking import ROWS_PER_BLOCK, Scorer, without_history
 from ckd.stages.export.audience import Audience
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -56,11 +56,12 @@ def best_lists(
     block = block or max(1, min(ROWS_PER_BLOCK, SCORES_PER_BLOCK // corpus.n_items))
     for start in range(0, len(audience.users), block):
         users = audience.users[start : start + block]
-        scores = scorer(users, corpus.lengths[users].astype(np.int32))
+        whole = corpus.lengths[users].astype(np.int32)
+        scores = scorer(users, whole)
         if bool(scores.isnan().any()):
             raise UserError("the student's scores are not numbers: its training diverged; train it again")
         if mask_seen:
-            scores = _unseen(scores, corpus, users)
+            scores = without_history(scores, corpus, users, whole)
         values, items = (found.cpu() for found in top_k(scores, min(k, corpus.n_items)))
         real = (values > -torch.inf).numpy()
         place, rank = np.nonzero(real)
@@ -75,12 +76,3 @@ def best_lists(
             columns.append(corpus.items["title"].combine_chunks().take(codes).cast(pa.string()))
         yield pa.record_batch(columns, schema=schema)
         on_users(len(users))
-
-
-def _unseen(scores: torch.Tensor, corpus: Corpus, users: np.ndarray[tuple[int], np.dtype[np.int32]]) -> torch.Tensor:
-    rows = np.repeat(np.arange(len(users)), corpus.lengths[users])
-    seen = np.concatenate([corpus.sequence_of(user) for user in users.tolist()])
-    # A copy: the scores of an inference pass cannot be changed in place, and they are the scorer's own.
-    masked = scores.clone()
-    masked[torch.from_numpy(rows), torch.from_numpy(seen).long()] = -torch.inf
-    return masked

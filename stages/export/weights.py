@@ -11,7 +11,7 @@ import pyarrow as pa
 from ckd.stages.export.examples import weights_example
 from ckd.stages.export.folder import CONFIG, ITEMS, LAYOUT, README, read_mark, write_config
 from ckd.stages.export.student import Exported, described
-from ckd.stages.students.contract import ScoresHistories, side_by_side
+from ckd.stages.students.contract import ScoresHistories, by_name
 from ckd.stages.students.serving import Serving
 from ckd.stages.students.trained import rebuild
 from ckd.storage.corpus import Corpus
@@ -84,8 +84,7 @@ def load_export(folder: str | Path, domain: str | None = None) -> tuple[Serving,
     student = rebuild(config["settings"], _verified(folder, WEIGHTS, config), list(corpora.values()))
     if not isinstance(student, ScoresHistories):
         raise UserError(f"{folder}: students of kind {config['settings']['kind']!r} score no histories here")
-    place = names.index(chosen)
-    return student.serving(side_by_side(list(corpora.values()))[place]), corpora[chosen].items
+    return student.serving(by_name(corpora)[chosen]), corpora[chosen].items
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

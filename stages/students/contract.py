@@ -4,11 +4,12 @@ A student is a ``torch.nn.Module`` over the items of one or several domains. Its
 hears, for some positions of them, what the student makes of the items. How histories become scores is its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows
@@ -41,6 +42,17 @@ def side_by_side(corpora: Sequence[Corpus]) -> list[Domain]:
     """Return the domains of one student; their items stand one domain after the other."""
     sizes = [corpus.n_items for corpus in corpora]
     return [Domain(index, corpus, sum(sizes[:index])) for index, corpus in enumerate(corpora)]
+
+
+def by_name(corpora: Mapping[str, Corpus]) -> dict[str, Domain]:
+    """Return the domains of one student by their names, in their order."""
+    return dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
+
+
+def positions_of(domain: Domain, served: TrainingWindows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ``place`` and ``target`` of a :class:`Step` that teaches every position of some sequences, int64 [N]."""
+    places, targets = served.places(domain.corpus), served.targets(domain.corpus)
+    return torch.from_numpy(places).to(device), torch.from_numpy(targets).to(device)
 
 
 class Scores(Protocol):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
-from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.contract import Domain, Step, positions_of
 from ckd.stages.students.fields import Fields
 from ckd.stages.students.item_features import item_features
 from ckd.stages.students.sampled import SampledScores, uniform_sample
@@ -67,10 +67,8 @@ class InteractionStudent(nn.Module, ABC):
         ends = torch.arange(codes.shape[1], device=items.device).unsqueeze(0)
         fields = self.fields.contexts(codes.to(items.device), ends, domain, self.fields.in_history(domain))
         contexts = self.context_vectors(self.dropout(fields[torch.from_numpy(real).to(items.device)]))
-        place = torch.from_numpy(served.places(domain.corpus)).to(items.device)
-        target = torch.from_numpy(served.targets(domain.corpus)).to(items.device)
         sample = uniform_sample(len(items), self.negatives, draw).to(items.device)
-        return Step(place, target, SampledScores(self, contexts, items, sample))
+        return Step(*positions_of(domain, served, items.device), SampledScores(self, contexts, items, sample))
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of histories over the whole catalogue; what does not depend on them is computed once."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows, at, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
-from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.contract import Domain, Step, positions_of
 from ckd.stages.students.scores import DotScores
 from ckd.stages.students.serving import DotProductServing
 
@@ -75,9 +75,7 @@ class SequenceStudent(HistoryStudent):
         items = self.item_vectors()[domain.items]
         codes, real = padded(domain.corpus.sequence, served.start, served.length)
         states = self.encode(codes.to(items.device) + domain.first)[torch.from_numpy(real).to(items.device)]
-        place = torch.from_numpy(served.places(domain.corpus)).to(items.device)
-        target = torch.from_numpy(served.targets(domain.corpus)).to(items.device)
-        return Step(place, target, DotScores(states, items))
+        return Step(*positions_of(domain, served, items.device), DotScores(states, items))
 
     def query(self, items: Tensor, ends: Tensor) -> Tensor:
         """Return the vector of each history, float [B, d]: what ``encode`` gives at its last item."""

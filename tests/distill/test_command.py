@@ -22,23 +22,6 @@ METRICS = {
 }
 """In the order of the table."""
 
-GUARDED = """
-import sys
-
-FORBIDDEN = (
-    "transformers", "tokenizers", "ckd.stages.teachers.unisrec.", "ckd.stages.precompute.label",
-    "ckd.stages.precompute.search", "ckd.stages.text.encode", "ckd.stages.pretrain.train",
-)
-
-class Guard:
-    def find_spec(self, name, path=None, target=None):
-        if name != "ckd.stages.text.encoder" and name.startswith(FORBIDDEN):
-            raise AssertionError(f"{name} is imported")
-
-sys.meta_path.insert(0, Guard())
-"""
-"""What forbids a process to import whatever could open a teacher or a text encoder."""
-
 
 def runs(place):
     """``{distilled: folder}`` of the seed and temperature that are the default."""
@@ -208,19 +191,21 @@ def test_alpha_zero_is_the_truth_alone_and_needs_no_labels(distilled, workplace)
 # --- no teacher
 
 
-def test_no_teacher_is_loaded_and_another_store_gets_the_same_students(labelled, distilled, tmp_path, make_workplace):
+def test_no_teacher_is_loaded_and_another_store_gets_the_same_students(
+    labelled, distilled, tmp_path, make_workplace, guard
+):
     """The teacher's files are read only to be hashed: what could open them is forbidden to be imported."""
     place = make_workplace(tmp_path / "elsewhere", labelled.store)
-    done = place.ckd("distill", *SHORT, code=GUARDED + MAIN)
+    done = place.ckd("distill", *SHORT, code=guard + MAIN)
     assert done.returncode == 0, done.stderr
     assert len(lines_of_training(done.stdout)) == 6
     for distilling, folder in runs(distilled).items():
         assert results(runs(place)[distilling]) == results(folder)
 
 
-def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(labelled):
+def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(labelled, guard):
     before = contents(labelled.folder)
-    done = labelled.ckd("distill", "--explain", code=GUARDED + MAIN)
+    done = labelled.ckd("distill", "--explain", code=guard + MAIN)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny: ")
     assert done.stderr == ""
@@ -228,8 +213,8 @@ def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(label
 
 
 @pytest.mark.parametrize("name", ["transformers", "ckd.stages.teachers.unisrec.teacher", "ckd.stages.precompute.label"])
-def test_the_guard_of_that_test_works(workplace, name):
-    done = workplace.ckd(code=f"{GUARDED}import {name}")
+def test_the_guard_of_that_test_works(workplace, guard, name):
+    done = workplace.ckd(code=f"{guard}import {name}")
     assert done.stderr.splitlines()[-1] == f"AssertionError: {name} is imported"
 
 

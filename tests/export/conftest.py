@@ -17,7 +17,7 @@ from ckd.stages.distill.run import train_run
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.export.student import Exported, exported
-from ckd.stages.students.contract import Student, side_by_side
+from ckd.stages.students.contract import Student, by_name
 from ckd.stages.students.sasrec import Settings
 from ckd.stages.students.trained import load_student
 from ckd.storage.artifact import Artifact, Store
@@ -46,7 +46,7 @@ class Trained:
 
     def exported(self, run: Artifact, name: str, student: Student | None = None) -> Exported:
         corpora = self.of(run)
-        domains = dict(zip(corpora, side_by_side(list(corpora.values())), strict=True))
+        domains = by_name(corpora)
         return exported(run, self.student(run) if student is None else student, name, domains[name])
 
 

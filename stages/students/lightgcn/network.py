@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows, flat_index
 from ckd.stages.evaluate.ranking import Scorer
-from ckd.stages.students.contract import Domain, Step
+from ckd.stages.students.contract import Domain, Step, positions_of
 from ckd.stages.students.fixed_matrix import FixedMatrix
 from ckd.stages.students.lightgcn import Settings
 from ckd.stages.students.scores import FullScores
@@ -85,8 +85,7 @@ class LightGCN(nn.Module):
         row = np.repeat(np.arange(len(served.length)), served.length)
         until_last = -flat_index(1 - served.length, served.length)
         return Step(
-            place=tensor(served.places(domain.corpus)),
-            target=tensor(served.targets(domain.corpus)),
+            *positions_of(domain, served, device),
             scores=FullScores(logits, tensor(row)),
             weight=self.recency ** tensor(until_last).to(logits.dtype),
             own=self._first_items(logits, domain.corpus, served),

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ckd.stages.settings import Located, undivided
+from ckd.stages.settings import Located
 from ckd.stages.students import sasrec
+from ckd.stages.students.settings import AttentionSizes
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, folder_files, refuse_other_kind
 from ckd.stages.teachers.settings import PRECISION, SEED, AdaptationSettings, Precision, TeacherSettings
 
@@ -16,14 +17,11 @@ if TYPE_CHECKING:
     from ckd.stages.teachers.sasrec.teacher import SASRecTeacher
 
 
-class TrainSettings(AdaptationSettings):
+class TrainSettings(AttentionSizes, AdaptationSettings):
     """Training on a domain's training split, from nothing, with full softmax over its catalogue."""
 
     hidden: int = Field(default=128, ge=1, description="width of item vectors and layers")
-    blocks: int = Field(default=2, ge=1, description="self-attention blocks")
-    heads: int = Field(default=2, ge=1, description="attention heads per block; they divide hidden")
     dropout: float = Field(default=0.5, ge=0, lt=1, description="of embeddings, attention and feed-forward layers")
-    max_length: int = Field(default=50, ge=1, description="items of a history that are seen, the last ones")
     epochs: int = Field(default=200, ge=1, description="passes over the training sequences, at most")
     patience: int = Field(
         default=10, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
@@ -33,11 +31,6 @@ class TrainSettings(AdaptationSettings):
     weight_decay: float = Field(default=0.0, ge=0, description="of AdamW")
     precision: Precision = Field(default="auto", description=PRECISION)
     seed: int = Field(default=0, ge=0, lt=2**32, description=SEED)
-
-    @classmethod
-    def conflicts(cls, values: Mapping[str, Any]) -> Iterator[str]:
-        """Yield a width that the heads do not divide."""
-        return undivided(values["hidden"], values["heads"])
 
     @property
     def network(self) -> sasrec.Sizes:
