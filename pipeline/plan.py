@@ -20,11 +20,12 @@ from ckd.stages.teachers.settings import TeacherSettings
 from ckd.stages.text.address import brought_address, text_address
 from ckd.stages.text.encoder import Encoder, locate_encoder
 from ckd.stages.text.settings import TextSettings
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.folds import Fold
 from ckd.storage.formats import CURVE
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 
 
 class Run(NamedTuple):
@@ -335,7 +336,7 @@ class Plan:
 
 def trained_files(artifact: Artifact) -> dict[str, Path]:
     """Return the files of a frozen teacher that ckd trained, by role."""
-    return {name: artifact.path / name for name in artifact.files if name != CURVE}
+    return {name: artifact.local(name) for name in artifact.files if name != CURVE}
 
 
 def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

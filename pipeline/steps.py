@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from ckd.pipeline.plan import Pending, Plan, difference
-from ckd.storage.artifact import Draft
+from ckd.storage.draft import Draft
 from ckd.storage.keys import Address
 from ckd.storage.progress import shards_done, training_states
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from ckd.pipeline.commands import Request
 from ckd.pipeline.config.problems import unnamed
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.runs import called, corpora_of, domains_of
+from ckd.storage.store import Store
 
 if TYPE_CHECKING:
     from ckd.pipeline.plan import Plan

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ckd.storage.artifact import Artifact, Draft
+from ckd.storage.artifact import Artifact
+from ckd.storage.draft import Draft
 from ckd.storage.folds import Fold, fold_of
 from ckd.storage.parquet import read_table, write_table
 

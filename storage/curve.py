@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from ckd.storage.artifact import Draft
+from ckd.storage.draft import Draft
 from ckd.storage.formats import CURVE
 from ckd.storage.parquet import write_table
 

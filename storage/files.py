@@ -1,59 +1,140 @@
-"""The one seam through which the store touches the disk: durable writes, renames, digests."""
+"""Durable writes, moves and digests, on a disk and in an object store alike.
+
+On a disk a file is flushed under another name and renamed into place; a folder becomes visible by one rename. An object
+store knows no rename, but puts one object whole or not at all: there a folder is copied, its last file last.
+"""
 
 import hashlib
-import os
-import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ckd.storage.disk import Fill, disk
+from ckd.storage.location import Location
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 
-def sha256_file(path: Path) -> str:
+@dataclass(frozen=True)
+class Written:
+    """What a file held when it was written: bytes and hex SHA-256."""
+
+    bytes: int
+    sha256: str
+
+
+def sha256_file(path: Location) -> str:
     """Return the hex SHA-256 of a file's bytes."""
+    stream: Any
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_durably(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let ``fill`` write a temporary file beside ``path``, flush it to the disk and rename it into place.
+def write_durably(path: Location, fill: Fill) -> Written:
+    """Let ``fill`` write a temporary file, flush it to the disk and move it to ``path``; return what it holds.
 
     A reader sees the old file or the new one, never a part of it. Whatever ``fill`` raises is passed on and
     the temporary file is removed.
     """
+    if not isinstance(path, Path):
+        return _upload(path, fill)
     temporary = path.with_name(f".{path.name}.writing")
     try:
-        fill(temporary)
-        sync(temporary)
-        temporary.replace(path)
+        disk().write(temporary, fill)
+        disk().sync(temporary)
+        written = Written(temporary.stat().st_size, sha256_file(temporary))
+        disk().rename(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync(path.parent)
+    disk().sync(path.parent)
+    return written
 
 
-def write_text_durably(path: Path, text: str) -> None:
+def write_text_durably(path: Location, text: str) -> Written:
     """Write ``text`` as UTF-8 through :func:`write_durably`."""
-    write_durably(path, lambda temporary: _write_all(temporary, text.encode()))
+    return write_durably(path, lambda temporary: _write_all(temporary, text.encode()))
 
 
-def sync(path: Path) -> None:
-    """Flush a file's content, or a directory's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def make_folder(path: Location) -> None:
+    """Make a folder and those above it, if they are not there; an object store has none."""
+    if isinstance(path, Path):
+        disk().make_folder(path)
+
+
+def move_directory(source: Location, destination: Location, last: str) -> None:
+    """Make the folder ``source`` visible as ``destination``, durably; of an object store, its file ``last`` last.
+
+    Nothing may be at the destination. Folders inside ``source`` do not come along in an object store.
+    """
+    if isinstance(source, Path) and isinstance(destination, Path):
+        disk().rename(source, destination)
+        disk().sync(destination.parent)
+        return
+    names = sorted(sizes(source), key=lambda name: (name == last, name))
+    for name in names:
+        disk().copy(source / name, destination / name)  # type: ignore[arg-type]  # both are of the same store
+    remove_directory(source, last)
+
+
+def duplicate(source: Location, destination: Location) -> None:
+    """Give a file that will not be changed a second name in another folder; durable as soon as the folder is synced."""
+    if isinstance(source, Path) and isinstance(destination, Path):
+        disk().link(source, destination)
+    else:
+        disk().copy(source, destination)  # type: ignore[arg-type]  # both are of the same store
+
+
+def remove_file(path: Location) -> None:
+    """Remove a file if it is there."""
+    if isinstance(path, Path):
+        disk().remove(path)
+    else:
+        disk().delete(path)
+
+
+def remove_directory(path: Location, first: str | None = None) -> None:
+    """Remove a folder if it is there; its file ``first`` before all others, for no part of it to be taken for whole."""
+    if isinstance(path, Path):
+        if path.exists():
+            if first is not None:
+                disk().remove(path / first)
+            disk().remove_tree(path)
+        return
+    for name in sorted((name for name, _ in _found(path)), key=lambda name: (name != first, name)):
+        disk().delete(path / name)
+
+
+def sizes(path: Location) -> dict[str, int]:
+    """Return the bytes of each file directly in a folder, by name; of none where there is no folder."""
+    if isinstance(path, Path):
+        try:
+            return {entry.name: entry.stat().st_size for entry in path.iterdir() if entry.is_file()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+    return {name: size for name, size in _found(path) if "/" not in name}
+
+
+def _found(path: "UPath") -> Iterator[tuple[str, int]]:
+    """Yield name, counted from the folder, and bytes of every object below a folder."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = path.fs.find(path.path, detail=True)
+    except FileNotFoundError:
+        return
+    for name, record in found.items():
+        yield name.removeprefix(path.path).lstrip("/"), record["size"]
 
 
-def move_directory(source: Path, destination: Path) -> None:
-    """Make ``source`` visible as ``destination`` by one rename, durably."""
-    source.rename(destination)
-    sync(destination.parent)
-
-
-def remove_directory(path: Path) -> None:
-    """Remove a directory tree if it is there."""
-    if path.exists():
-        shutil.rmtree(path)
+def _upload(path: "UPath", fill: Fill) -> Written:
+    with tempfile.TemporaryDirectory(prefix="ckd-") as folder:
+        temporary = Path(folder) / path.name
+        disk().write(temporary, fill)
+        written = Written(temporary.stat().st_size, sha256_file(temporary))
+        disk().put(temporary, path)
+    return written
 
 
 def _write_all(path: Path, data: bytes) -> None:

@@ -22,6 +22,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def key_of(kind: str, inputs: Mapping[str, Any]) -> str:
+    """Return the whole key, 64 hex digits, of what is made of some inputs.
+
+    Raises:
+        TypeError, ValueError: the inputs have no canonical form.
+    """
+    return hashlib.sha256(canonical_json({"kind": kind, "inputs": dict(inputs)}).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Address:
     """Where an artifact belongs and all that determines what it holds.
@@ -41,8 +50,7 @@ class Address:
     @cached_property
     def key(self) -> str:
         """The whole key, 64 hex digits."""
-        text = canonical_json({"kind": self.kind, "inputs": dict(self.inputs)})
-        return hashlib.sha256(text.encode()).hexdigest()
+        return key_of(self.kind, self.inputs)
 
     @property
     def short_key(self) -> str:

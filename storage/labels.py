@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ckd.storage.artifact import Artifact, Draft, Receipt
+from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
+from ckd.storage.draft import Draft
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.parquet import read_table, write_table
 from ckd.storage.vectors import fixed_lists, matrix

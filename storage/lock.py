@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ckd.storage.disk import disk
 from ckd.storage.errors import Busy, UserError
+from ckd.storage.lease import leased, living_lessee
+from ckd.storage.location import Location
 
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
-    """Hold the lock file ``path`` while the body runs.
+def exclusive(path: Location, what: str) -> Iterator[None]:
+    """Hold the lock file ``path`` while the body runs; in an object store, which has no locks, a lease.
 
     The file stays behind, empty of meaning: only the kernel's lock counts, so a killed holder blocks nobody.
 
@@ -22,8 +25,12 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         Busy: another process holds it; the message says which, and on which host.
         UserError: the folder cannot be made, or its file system has no locks.
     """
+    if not isinstance(path, Path):
+        with leased(path, what):
+            yield
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        disk().make_folder(path.parent)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"the store cannot be made: {error.filename}: {error.strerror}; name another folder") from None
     with path.open("a+") as stream:
@@ -42,8 +49,10 @@ def exclusive(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def living_holder(path: Path) -> str | None:
+def living_holder(path: Location) -> str | None:
     """Return who wrote the lock file last, if that process still lives on this host; for a message, not to rely on."""
+    if not isinstance(path, Path):
+        return living_lessee(path)
     try:
         record = json.loads(path.read_text())
         if record["host"] != socket.gethostname():

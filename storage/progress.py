@@ -1,6 +1,6 @@
 """How far an interrupted artifact got, shard by shard or epoch by epoch, without opening what it wrote."""
 
-from ckd.storage.artifact import Draft
+from ckd.storage.draft import Draft
 from ckd.storage.files import write_text_durably
 
 _TOTAL = ".shards"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ckd.storage.artifact import Artifact, Draft
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
-from ckd.storage.files import write_text_durably
+from ckd.storage.draft import Draft
 from ckd.storage.parquet import read_table, write_table
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -24,7 +25,11 @@ Ranks = Mapping[str, npt.NDArray[np.int32]]
 def write_config(draft: Draft, config: Mapping[str, Any]) -> None:
     """Write what is needed to build the student again."""
     text = json.dumps(config, indent=1, sort_keys=True) + "\n"
-    draft.add(CONFIG, lambda path: write_text_durably(path, text))
+    draft.add(CONFIG, lambda path: _write_text(path, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def read_config(run: Artifact) -> dict[str, Any]:

@@ -254,8 +254,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     from ckd.stages.text.encode import encode_corpus
     from ckd.stages.text.encoder import WEIGHTS, locate_encoder
     from ckd.stages.text.settings import TextSettings
-    from ckd.storage.artifact import Store
     from ckd.storage.corpus import read_corpus
+    from ckd.storage.store import Store
     from ckd.storage.vectors import read_vectors
 
     folder = tmp_path_factory.mktemp("world")

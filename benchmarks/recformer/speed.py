@@ -27,8 +27,8 @@ from ckd.stages.teachers.recformer.encode import encode
 from ckd.stages.teachers.recformer.files import checkpoint_files
 from ckd.stages.teachers.recformer.network import Recformer
 from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, assemble, catalogue, token_counts, tokenise
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus, read_corpus
+from ckd.storage.store import Store
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 5

@@ -16,8 +16,8 @@ from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.train import Epoch, train
 from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import side_by_side
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus, read_corpus
+from ckd.storage.store import Store
 
 SEED = 0
 

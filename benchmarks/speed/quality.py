@@ -24,8 +24,8 @@ from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import side_by_side
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import HELD_OUT, Corpus, read_corpus
+from ckd.storage.store import Store
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -23,8 +23,8 @@ from statistics import median
 from turns import CLOCKS
 from world import corpus_artifact, labels_in, write_sequences
 
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import read_corpus
+from ckd.storage.store import Store
 
 HERE = Path(__file__).parent
 PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRecModel", "RecTools FlatSASRecNet"

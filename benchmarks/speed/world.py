@@ -13,10 +13,11 @@ import torch
 
 from ckd.stages.batching import flat_index, training_windows
 from ckd.stages.precompute.search import search
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import HELD_OUT, Corpus, Positions, write_corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, round_float16, write_part
+from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
 USERS, ITEMS, INTERACTIONS = 6_040, 3_416, 1_000_000

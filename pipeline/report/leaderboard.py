@@ -9,9 +9,10 @@ from typing import Any
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import NOTHING, Row, number, print_numbers
 from ckd.pipeline.report.run_settings import differing, in_domain, settings_of, short_names, shown
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.keys import canonical_json
 from ckd.storage.runs import domains_of, read_metrics
+from ckd.storage.store import Store
 
 METRIC = "ndcg@10"
 """What runs are compared by unless told otherwise; also what training watches."""

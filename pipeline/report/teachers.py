@@ -38,7 +38,7 @@ def bytes_per_pair(artifact: Artifact) -> float:
 
     size = pairs = 0
     for name in part_names(artifact):
-        meta = pq.read_metadata(artifact.path / name)
+        meta = pq.read_metadata(artifact.local(name))
         for group in range(meta.num_row_groups):
             for column in map(meta.row_group(group).column, range(meta.num_columns)):
                 if column.path_in_schema.startswith(("items.", "logprobs.")):
@@ -49,7 +49,7 @@ def bytes_per_pair(artifact: Artifact) -> float:
 
 def _cells(artifact: Artifact) -> list[str]:
     valid, test = (metrics(teacher_ranks(artifact, split), STORED_CUTOFFS) for split in ("valid", "test"))
-    mass = [read_table(artifact.path / name, ["kept_mass"])["kept_mass"].to_numpy() for name in part_names(artifact)]
+    mass = [read_table(artifact.local(name), ["kept_mass"])["kept_mass"].to_numpy() for name in part_names(artifact)]
     values = [valid["recall@10"], valid["ndcg@10"]]
     values += [test[name] for name in ("recall@10", "ndcg@10", "recall@50", "ndcg@50")]
     total = sum(receipt.bytes for receipt in artifact.files.values())

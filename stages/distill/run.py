@@ -19,12 +19,14 @@ from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import Domain, by_name
 from ckd.stages.students.settings import StudentSettings
 from ckd.stages.students.trained import save_student
-from ckd.storage.artifact import Artifact, Draft, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.curve import write_curve
+from ckd.storage.draft import Draft
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
 from ckd.storage.runs import write_metrics, write_ranks
+from ckd.storage.store import Store
 
 
 def prepare_lesson(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ckd.storage import files
+from ckd.storage.disk import disk
 from ckd.storage.errors import UserError
 
 CONFIG, ITEMS, README = "config.json", "items.parquet", "README.md"
@@ -31,8 +32,8 @@ def folder_aside(out: Path, force: bool) -> Iterator[Path]:
         yield aside
         aside.chmod(0o755)  # what mkdtemp makes is the owner's alone
         for path in aside.iterdir():
-            files.sync(path)
-        files.sync(aside)
+            disk().sync(path)
+        disk().sync(aside)
         _replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -71,12 +72,12 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 def _replace(aside: Path, out: Path) -> None:
     if not out.exists():
-        files.move_directory(aside, out)
+        files.move_directory(aside, out, CONFIG)
         return
     old = aside.with_name(aside.name.removesuffix(".writing") + ".replaced")
     out.rename(old)
     try:
-        files.move_directory(aside, out)
+        files.move_directory(aside, out, CONFIG)
     except BaseException:
         old.rename(out)
         raise

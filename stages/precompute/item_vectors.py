@@ -1,8 +1,9 @@
 """A teacher's item vectors, encoded once per catalogue and kept apart from any labels."""
 
 from ckd.stages.teachers.contract import Teacher
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
 

@@ -14,13 +14,15 @@ from ckd.stages.precompute.search import search
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.precompute.shards import Shard, asked, selected, shards
 from ckd.stages.teachers.contract import RankedLists, Teacher
-from ckd.storage.artifact import Artifact, Draft, Receipt, Store
+from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
+from ckd.storage.draft import Draft
 from ckd.storage.errors import UserError
 from ckd.storage.folds import all_folds
 from ckd.storage.keys import Address
 from ckd.storage.labels import FOLDS, ROUNDINGS, LabelBlock, in_order, part_name, round_float16, write_part
 from ckd.storage.progress import expect_shards
+from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
 Advance = Callable[[int, int], None]

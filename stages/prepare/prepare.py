@@ -6,9 +6,10 @@ from ckd.stages.prepare.facts import corpus_facts
 from ckd.stages.prepare.files import find_raw_files
 from ckd.stages.prepare.raw import read_domain
 from ckd.stages.prepare.settings import DomainSettings
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import MIN_LENGTH, write_corpus
 from ckd.storage.errors import UserError
+from ckd.storage.store import Store
 
 
 def prepare_domain(store: Store, where: str, settings: DomainSettings) -> Artifact:

@@ -12,12 +12,14 @@ import torch
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, EpochReport, Job
 from ckd.stages.teachers.state import made_on
-from ckd.storage.artifact import Artifact, Draft, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
+from ckd.storage.draft import Draft
 from ckd.storage.errors import UserError
 from ckd.storage.folds import Fold
 from ckd.storage.keys import Address
 from ckd.storage.progress import TRAINING_STATES, forget_training, training_states
+from ckd.storage.store import Store
 
 Note = Callable[[str], None]
 """Called with what a person should know of a training, a phrase."""
@@ -134,7 +136,7 @@ def _resumable(draft: Draft | None, machine: Mapping[str, Any], note: Note) -> _
             continue
         if receipt.facts.get("made_on") == machine:
             note(f"goes on after epoch {epoch} of an interrupted run")
-            return _Left(draft.partial / name, float(receipt.facts["seconds"]))
+            return _Left(draft.local(name, receipt), float(receipt.facts["seconds"]))
         note(
             f"starts anew: the interrupted run was on {_words(receipt.facts.get('made_on') or {})}, this one is on "
             f"{_words(machine)}, and would not end with the same numbers"

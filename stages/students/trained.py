@@ -11,8 +11,9 @@ from safetensors.torch import load, save
 from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import side_by_side
 from ckd.stages.students.settings import StudentSettings
-from ckd.storage.artifact import Artifact, Draft
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
+from ckd.storage.draft import Draft
 from ckd.storage.errors import UserError
 from ckd.storage.runs import WEIGHTS, read_config, write_config
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ckd.storage.artifact import Draft
 from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.curve import write_curve
+from ckd.storage.draft import Draft
 
 
 @dataclass(frozen=True)

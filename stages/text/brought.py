@@ -4,8 +4,9 @@ from pathlib import Path
 
 from ckd.stages.text.address import brought_address
 from ckd.stages.vectors import read_item_vectors
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
+from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
 

@@ -16,9 +16,10 @@ from ckd.stages.text.address import text_address
 from ckd.stages.text.compose import item_texts
 from ckd.stages.text.encoder import WEIGHTS, Encoder
 from ckd.stages.text.settings import TextSettings
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
+from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
 TOKENS_PER_BATCH = 8_192

@@ -27,8 +27,8 @@ class StoredFile(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where it is."""
-        return self.artifact.path / self.name
+        """Where it is on this machine."""
+        return self.artifact.local(self.name)
 
     @property
     def virtual_name(self) -> str:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus, write_corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, write_part
+from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
 Array = npt.NDArray[Any]

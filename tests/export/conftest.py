@@ -20,9 +20,10 @@ from ckd.stages.export.student import Exported, exported
 from ckd.stages.students.contract import Student, by_name
 from ckd.stages.students.sasrec import Settings
 from ckd.stages.students.trained import load_student
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus, write_corpus
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 
 LONGEST = 6
 """Items that the students see; many sequences are longer."""

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ckd.storage.artifact import Store, load_artifact
+from ckd.storage.artifact import load_artifact
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 from ckd.storage.vectors import read_vectors, write_vectors
 
 GOLDEN = Path(os.environ.get("CKD_FIXTURES") or Path(__file__).parent.parent / "fixtures").absolute() / "recformer"

@@ -10,10 +10,10 @@ from ckd.pipeline.report.run_settings import differing, settings_of, short_names
 from ckd.stages.distill.address import run_address
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.students.sasrec import Settings
-from ckd.storage.artifact import Store
 from ckd.storage.keys import Address
 from ckd.storage.runs import write_metrics
 from ckd.storage.sql import EXAMPLES, VIEWS, Contents, ask, open_views
+from ckd.storage.store import Store
 
 CORPORA = {"tools": "1" * 64, "books": "2" * 64}
 LABELS = {"teacher": {"model.safetensors": "0" * 64}, "format": 1}

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from ckd.pipeline.commands.sql import listing, run_query
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import write_corpus
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
 from ckd.storage.sql import EXAMPLES, VIEWS, Contents
+from ckd.storage.store import Store
 
 ODD = 'a "quoted", title\nwith [red]brackets[/red] and \x1b[31mcolour, ' + "long " * 30
 

@@ -11,10 +11,10 @@ from ckd.stages.teachers import recformer, unisrec
 from ckd.stages.teachers.contract import Opening, RankedLists
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, digests
 from ckd.stages.teachers.recformer.files import TOKENIZER
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import SPLITS
 from ckd.storage.errors import UserError
 from ckd.storage.labels import fold_of_rows, read_labels
+from ckd.storage.store import Store
 from ckd.storage.vectors import read_vectors
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from ckd.storage.artifact import MANIFEST
 from ckd.storage.files import sha256_file
+from ckd.storage.manifest import MANIFEST
 
 SMALL = ("--set", "labels.shard_rows=8")
 HINT = "interrupted; run the same command again to go on"

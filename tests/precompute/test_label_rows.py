@@ -11,11 +11,13 @@ from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.teachers.contract import Opening
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS, digests, folder_files
 from ckd.stages.teachers.unisrec import open_teacher
-from ckd.storage.artifact import Draft, Store, load_artifact
+from ckd.storage.artifact import load_artifact
 from ckd.storage.corpus import SPLITS
+from ckd.storage.draft import Draft
 from ckd.storage.files import sha256_file
 from ckd.storage.labels import ROUNDINGS, part_names, read_labels
 from ckd.storage.progress import shards_done
+from ckd.storage.store import Store
 from ckd.storage.vectors import read_vectors
 
 K = 7

@@ -15,11 +15,11 @@ from ckd.stages.precompute.lists import SMALLEST_REST, ListLabeller
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.precompute.shards import Shard
 from ckd.stages.teachers.contract import RankedLists
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
 from ckd.storage.labels import LISTED_WITHIN, ROUNDINGS, UNLISTED_FIRST, part_names, read_labels
+from ckd.storage.store import Store
 from ckd.storage.vectors import VECTORS
 
 N_ITEMS = 9

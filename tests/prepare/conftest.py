@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ckd.storage.artifact import Store
+from ckd.storage.store import Store
 
 Columns = Mapping[str, Sequence[Any]]
 

@@ -31,12 +31,12 @@ from ckd.stages.teachers.unisrec import AdaptSettings, NetworkSettings
 from ckd.stages.teachers.unisrec import training as unisrec
 from ckd.stages.teachers.unisrec.checkpoint import Config, save_config, save_weights
 from ckd.stages.teachers.unisrec.network import UniSRec
-from ckd.storage.artifact import Store
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
 from ckd.storage.folds import Fold
 from ckd.storage.keys import Address
 from ckd.storage.progress import training_states
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 EPOCHS = 6

@@ -33,12 +33,12 @@ from ckd.stages.teachers.recformer.network import Recformer
 from ckd.stages.teachers.recformer.pretrain import drawn_pairs, item_contrast, mix, pretrain
 from ckd.stages.teachers.recformer.tokens import Limits, catalogue, tokenise
 from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import HELD_OUT, Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
 from ckd.storage.keys import Address
 from ckd.storage.progress import forget_training, training_states
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 N_ITEMS, USERS = 20, 60

@@ -8,9 +8,9 @@ import torch
 
 from ckd.stages.pretrain.train import pretrain_teacher
 from ckd.stages.teachers.unisrec import NetworkSettings, PretrainSettings, training
-from ckd.storage.artifact import Store
 from ckd.storage.keys import Address
 from ckd.storage.progress import STATE_FORMAT, TRAINING_STATES
+from ckd.storage.store import Store
 
 ADDRESS = Address("teachers", {"a": 1})
 NETWORK = NetworkSettings(hidden=8, experts=2, layers=1, inner=8, max_length=6)

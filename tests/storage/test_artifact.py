@@ -1,5 +1,6 @@
 """Artifacts: what exists for a reader, what an interrupted writer leaves, what a damaged file is answered with."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ckd.storage.artifact import MANIFEST, MANIFEST_SCHEMA, Store, load_artifact
+from ckd.storage.artifact import load_artifact
 from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.files import sha256_file, write_text_durably
-from ckd.storage.keys import Address
+from ckd.storage.keys import Address, canonical_json
+from ckd.storage.manifest import MANIFEST, MANIFEST_SCHEMA, SPARE
 from ckd.storage.progress import expect_shards, shards_done
+from ckd.storage.store import Store
 
 ADDRESS = Address("text", {"corpus": "ä", "format": 1})
 LABELS = Address("labels", {"a": 1}, (("teacher", "uni"), ("domain", "office")))
@@ -77,7 +80,10 @@ def test_nothing_but_the_files_and_the_manifest_is_left_after_a_commit(store):
         (draft.partial / "stray").write_text("left by who knows whom")
         expect_shards(draft, 1)
         draft.commit()
-    assert tree(store.root / "text") == [ADDRESS.short_key, f"{ADDRESS.short_key}/a", f"{ADDRESS.short_key}/{MANIFEST}"]
+    assert tree(store.root / "text") == [
+        ADDRESS.short_key,
+        *(f"{ADDRESS.short_key}/{name}" for name in ("a", MANIFEST, SPARE)),
+    ]
 
 
 def test_before_the_commit_no_reader_sees_an_artifact(store):
@@ -138,6 +144,26 @@ def test_a_manifest_with_a_wrong_byte_is_no_reason_to_fall_over(artifact, store,
         assert found is None or (found.key, list(found.files)) == (ADDRESS.key, ["a", "b"])
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+@given(place=st.integers(0, 100_000), bit=st.integers(0, 7))
+def test_a_manifest_with_one_flipped_bit_is_none_and_is_restored_from_its_spare_copy(artifact, store, place, bit):
+    whole = (artifact.path / MANIFEST).read_bytes()
+    content = bytearray(whole)
+    content[place % len(content)] ^= 1 << bit
+    (artifact.path / MANIFEST).write_bytes(content)
+    assert store.find(ADDRESS) is None
+    assert store.damaged("text") == [artifact.path]
+    assert store.restore(artifact.path) == store.find(ADDRESS) == artifact
+    assert (artifact.path / MANIFEST).read_bytes() == whole
+
+
+def test_a_manifest_whose_spare_copy_is_damaged_too_is_not_restored(artifact, store):
+    for name in (MANIFEST, SPARE):
+        (artifact.path / name).write_text("{}")
+    assert store.restore(artifact.path) is None
+    assert store.find(ADDRESS) is None
+
+
 @pytest.mark.parametrize("missing", ["kind", "key", "inputs", "files", "facts", "schema"])
 def test_a_directory_whose_manifest_lacks_an_entry_does_not_exist(store, missing):
     path = committed(store).path / MANIFEST
@@ -180,9 +206,10 @@ def test_what_does_not_exist_is_replaced_by_the_next_commit(store):
 def test_a_newer_manifest_is_refused_with_one_line_that_says_what_to_do(store):
     path = committed(store).path / MANIFEST
     manifest = json.loads(path.read_text())
-    manifest["schema"] = MANIFEST_SCHEMA + 1
-    manifest["files"] = "something else in the future"
-    path.write_text(json.dumps(manifest))
+    del manifest["digest"]
+    manifest |= {"schema": MANIFEST_SCHEMA + 1, "files": "something else in the future"}
+    manifest["digest"] = hashlib.sha256(canonical_json(manifest).encode()).hexdigest()
+    path.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
         store.find(ADDRESS)
     assert str(caught.value) == (
@@ -219,7 +246,7 @@ def test_verify_finds_one_flipped_bit_and_names_the_file_and_the_mend(store):
         found.verify()
     assert str(caught.value) == (
         f"{artifact.path / 'b'} is damaged: its bytes are not those that were written; "
-        f"remove the folder {artifact.path} and run `ckd prepare` to recompute it"
+        f"run `ckd verify --repair`, or remove the folder {artifact.path} and run `ckd prepare` to make it again"
     )
 
 
@@ -229,6 +256,22 @@ def test_the_mend_that_damage_is_answered_with_works(store):
     shutil.rmtree(artifact.path)
     assert store.find(ADDRESS) is None
     committed(store).verify()
+
+
+def test_a_reopened_artifact_lacks_the_damaged_files_and_is_whole_again_when_they_are_written(store):
+    artifact = committed(store, LABELS)
+    whole = {name: (artifact.path / name).read_bytes() for name in artifact.files}
+    (artifact.path / "b").write_text("second fold")
+    assert [name for name in artifact.files if not artifact.sound(name)] == ["b"]
+    store.reopen(artifact, ["b"])
+    assert store.find(LABELS) is None
+    with store.draft(LABELS, resume=True) as draft:
+        assert (draft.receipt("a"), draft.receipt("b")) == (artifact.files["a"], None)
+        draft.add("b", text_file("second file"), rows=11, facts={"of": "b"})
+        again = draft.commit(artifact.facts)
+    assert again.files == artifact.files
+    assert {name: (again.path / name).read_bytes() for name in again.files} == whole
+    again.verify()
 
 
 # --- resume
@@ -310,7 +353,7 @@ def test_files_of_an_earlier_writer_under_other_names_are_not_committed(store):
         draft.add("part-1.parquet", text_file("new"))
         artifact = draft.commit()
     assert list(artifact.files) == ["part-0.parquet", "part-1.parquet"]
-    assert tree(artifact.path) == [MANIFEST, "part-0.parquet", "part-1.parquet"]
+    assert tree(artifact.path) == [MANIFEST, SPARE, "part-0.parquet", "part-1.parquet"]
     artifact.verify()
 
 

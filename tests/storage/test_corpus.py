@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import MIN_LENGTH, SPLITS, TEXT_FIELDS, Corpus, read_corpus, split_of, write_corpus
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 
 LENGTHS = st.lists(st.integers(MIN_LENGTH, 12), min_size=1, max_size=30)
 ADDRESS = Address("corpus", {"test": 1})

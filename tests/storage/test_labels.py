@@ -10,7 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
@@ -24,6 +23,7 @@ from ckd.storage.labels import (
     round_float16,
     write_part,
 )
+from ckd.storage.store import Store
 from ckd.storage.vectors import read_vectors, write_vectors
 
 ADDRESS = Address("labels", {"test": 1}, (("teacher", "uni"), ("domain", "office")))

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from ckd.storage.artifact import Store
 from ckd.storage.errors import Busy
 from ckd.storage.keys import Address
 from ckd.storage.lock import exclusive
+from ckd.storage.store import Store
 
 ADDRESS = Address("labels", {"a": 1}, (("teacher", "uni"), ("domain", "office")))
 HOLD = (

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ckd.storage.artifact import Store
 from ckd.storage.keys import Address
 from ckd.storage.progress import STATE_FORMAT, TRAINING_STATES, forget_training, training_states
+from ckd.storage.store import Store
 
 ADDRESS = Address("teachers", {"a": 1})
 OLD, NEW = TRAINING_STATES

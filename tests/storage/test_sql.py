@@ -18,7 +18,7 @@ import pytest
 
 from ckd.storage import labels as stored_labels
 from ckd.storage import runs as stored_runs
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus, write_corpus
 from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.keys import Address
@@ -26,6 +26,7 @@ from ckd.storage.labels import LabelBlock
 from ckd.storage.sql import EXAMPLES, VIEWS, Contents, LabelSource, ask, open_views
 from ckd.storage.sql.files import ReadOnlyFiles, StoredFile
 from ckd.storage.sql.schema import ITEM_ID, USER_ID
+from ckd.storage.store import Store
 
 N_ITEMS, K, WIDTH = 30, 12, 4
 TEACHERS = ("uni's", "rec former")
@@ -519,7 +520,7 @@ def test_a_flipped_bit_is_reported_and_not_answered(tmp_path: Path) -> None:
     path.write_bytes(damaged)
     with open_views(stored.contents) as connection:
         assert rows(connection, "select count(*) from labels where teacher = 'rec former'")
-        with pytest.raises(DamagedArtifact, match=r"part-00001\.parquet is damaged.*recompute it$"):
+        with pytest.raises(DamagedArtifact, match=r"part-00001\.parquet is damaged.*make it again$"):
             rows(connection, "select sum(entropy) from labels")
 
 

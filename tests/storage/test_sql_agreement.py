@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import SPLITS, Corpus, read_corpus, write_corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, part_names, write_part
 from ckd.storage.sql import Contents, LabelSource, ask, open_views
+from ckd.storage.store import Store
 
 N_ITEMS, N_USERS = 40, 14
 DEPTHS = {"Zed's": 12, "able": 25, "no [name] *": 7}

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from ckd.storage.artifact import Store
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 
 READ = """
 import sys

@@ -24,12 +24,13 @@ from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import Domain, Step, side_by_side
 from ckd.stages.students.trained import load_student
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.keys import Address
 from ckd.storage.labels import read_labels
 from ckd.storage.runs import WEIGHTS, read_ranks
+from ckd.storage.store import Store
 
 Array = npt.NDArray[Any]
 Sequences = list[list[int]]

@@ -11,10 +11,10 @@ from torch import nn
 
 from ckd.stages.teachers.contract import Job
 from ckd.stages.teachers.loop import generator, run_epochs
-from ckd.storage.artifact import Store
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
 from ckd.storage.progress import TRAINING_STATES, training_states
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 ADDRESS = Address("teachers", {"a": 1})

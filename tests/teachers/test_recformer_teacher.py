@@ -16,9 +16,9 @@ from ckd.stages.teachers.frozen import CONFIG, digests
 from ckd.stages.teachers.recformer import Settings, open_teacher
 from ckd.stages.teachers.recformer.config import load_config
 from ckd.stages.teachers.recformer.teacher import USERS_PER_BLOCK
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import SPLITS
 from ckd.storage.labels import read_labels
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 

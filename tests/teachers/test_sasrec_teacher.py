@@ -18,12 +18,12 @@ from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.sasrec import Settings, TrainSettings, open_teacher
 from ckd.stages.teachers.sasrec.teacher import Config, SASRecTeacher
 from ckd.stages.teachers.sasrec.training import adapt_into, export
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
 from ckd.storage.keys import Address
 from ckd.storage.parquet import read_table
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 N_ITEMS, USERS = 30, 80

@@ -19,10 +19,10 @@ from ckd.stages.teachers.unisrec.checkpoint import (
 )
 from ckd.stages.teachers.unisrec.network import UniSRec
 from ckd.stages.teachers.unisrec.training import adapt_into, export
-from ckd.storage.artifact import Store
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 GATE = "moe_adaptor.w_gate"

@@ -14,10 +14,10 @@ from ckd.stages.teachers.unisrec.checkpoint import catalogue_digest, load_config
 from ckd.stages.teachers.unisrec.recbole import read_recbole
 from ckd.stages.teachers.unisrec.rows import open_pth, rows_by_text
 from ckd.stages.teachers.unisrec.training import adapt_into
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
+from ckd.storage.store import Store
 
 CPU = torch.device("cpu")
 STAGES = ("pretrain", "inductive_ft", "transductive_ft")

@@ -19,10 +19,10 @@ from ckd.stages.text import encode
 from ckd.stages.text.encode import batches_by_length, encode_corpus, encode_texts, item_texts
 from ckd.stages.text.encoder import WEIGHTS, Encoder, locate_encoder
 from ckd.stages.text.settings import TextSettings
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import TEXT_FIELDS, Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
+from ckd.storage.store import Store
 from ckd.storage.vectors import read_vectors
 
 CPU = torch.device("cpu")

@@ -15,9 +15,9 @@ from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.vector_files import vector_files
 from ckd.stages.vectors import read_item_vectors
-from ckd.storage.artifact import Store
 from ckd.storage.corpus import read_corpus
 from ckd.storage.errors import UserError
+from ckd.storage.store import Store
 
 UNISREC = Path(__file__).parents[1] / "fixtures" / "unisrec"
 IDS = ["b", "007", "ä", "a"]

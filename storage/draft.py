@@ -1,0 +1,128 @@
+"""An artifact while it is written.
+
+It is written in a hidden ``.<name>.partial`` directory, file by file, each with a receipt that records its size and
+digest. Its manifest is written last and one rename makes it visible. A killed writer leaves the partial directory; the
+next writer trusts just those files in it whose digest still matches their receipt.
+
+In an object store, which knows no rename, all files are copied to their place and the manifest is put there last.
+"""
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ckd.storage import files
+from ckd.storage.artifact import Artifact, Receipt
+from ckd.storage.cache import local_copy
+from ckd.storage.disk import Fill
+from ckd.storage.keys import Address
+from ckd.storage.location import Location, inside
+from ckd.storage.manifest import MANIFEST, SPARE, parsed, written
+
+RECEIPTS = ".receipts"
+
+
+class Draft:
+    """An artifact being written. Made by :meth:`ckd.storage.store.Store.draft`; ends with :meth:`commit`."""
+
+    def __init__(self, address: Address, partial: Location, final: Location) -> None:
+        self.address = address
+        self.partial = partial
+        self._final = final
+        self._receipts = partial / RECEIPTS
+        self._started = time.perf_counter()
+
+    def add(self, name: str, fill: Fill, rows: int = 0, facts: Mapping[str, Any] | None = None) -> Receipt:
+        """Write one file durably and record its receipt; return the receipt.
+
+        ``fill`` gets the path to write to. A file of that name that is already there is replaced.
+        """
+        files.remove_file(self._receipt_path(name))
+        written = files.write_durably(self.partial / name, fill)
+        receipt = Receipt(written.bytes, written.sha256, rows, dict(facts or {}))
+        self._record(name, receipt)
+        return receipt
+
+    def adopt(self, artifact: Artifact, name: str) -> None:
+        """Take one file, as it is recorded there, over from a committed artifact of the same address."""
+        files.duplicate(artifact.path / name, self.partial / name)
+        self._record(name, artifact.files[name])
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Remove the files that an earlier writer added under other names."""
+        for path in inside(self._receipts):
+            if path.stem not in names:
+                self.discard(path.stem)
+
+    def discard(self, name: str) -> None:
+        """Remove one file that was added, if it was."""
+        files.remove_file(self._receipt_path(name))
+        files.remove_file(self.partial / name)
+
+    def receipt(self, name: str) -> Receipt | None:
+        """Return the receipt of a file left by an earlier writer, if the file still has the recorded digest."""
+        receipt = self.recorded(name)
+        if receipt is None or files.sha256_file(self.partial / name) != receipt.sha256:
+            return None
+        return receipt
+
+    def recorded(self, name: str) -> Receipt | None:
+        """Return the receipt of a file if both are there and the size agrees; cheap, does not read the file."""
+        try:
+            receipt = Receipt(**json.loads(self._receipt_path(name).read_text()))
+            same_size = (self.partial / name).stat().st_size == receipt.bytes
+        except (OSError, ValueError, TypeError):
+            return None
+        return receipt if same_size else None
+
+    def local(self, name: str, receipt: Receipt) -> Path:
+        """Return a file that was added as one of this machine: itself, or a copy of it."""
+        path = self.partial / name
+        return path if isinstance(path, Path) else local_copy(path, receipt.sha256)
+
+    def commit(
+        self, facts: Mapping[str, Any] | None = None, device_seconds: float = 0.0, earlier_seconds: float = 0.0
+    ) -> Artifact:
+        """Write the manifest over all files added and make the artifact visible by one rename.
+
+        Args:
+            facts: what is to be remembered beside the files.
+            device_seconds: of all writers together.
+            earlier_seconds: wall clock of interrupted writers whose files are kept, added to that of this one.
+        """
+        receipts = {path.stem: json.loads(path.read_text()) for path in inside(self._receipts)}
+        text = written(
+            {
+                "kind": self.address.kind,
+                "key": self.address.key,
+                "inputs": dict(self.address.inputs),
+                "files": receipts,
+                "facts": dict(facts or {}),
+                "tool": f"ckd {version('ckd')}",
+                "wall_seconds": round(earlier_seconds + time.perf_counter() - self._started, 3),
+                "device_seconds": round(device_seconds, 3),
+            }
+        )
+        for stray in inside(self.partial):
+            if stray.is_file() and stray.name not in receipts:
+                files.remove_file(stray)
+        for name in (SPARE, MANIFEST):
+            files.write_text_durably(self.partial / name, text)
+        # Only an invalid directory can be there: see Store.draft.
+        files.remove_directory(self._final, MANIFEST)
+        files.move_directory(self.partial, self._final, MANIFEST)
+        # Only now: a kill before the rename must leave what a resumed run trusts.
+        files.remove_directory(self._final / RECEIPTS)
+        manifest = parsed(text, self._final)
+        if manifest is None:
+            raise ValueError(f"the manifest of {self._final} does not read back as it was written")
+        return Artifact(self._final, manifest)
+
+    def _record(self, name: str, receipt: Receipt) -> None:
+        files.write_text_durably(self._receipt_path(name), json.dumps(receipt.as_json()))
+
+    def _receipt_path(self, name: str) -> Location:
+        return self._receipts / f"{name}.json"

@@ -1,0 +1,113 @@
+"""One writer per artifact in an object store, which has no locks: a lease that its holder renews while it lives.
+
+The lease is an object that names its holder. Where the store puts an object only if there is none (S3 and its like do),
+two that come at once cannot both have it. A holder that is dead, or that has not renewed for ``EXPIRY`` seconds, is
+followed by the next one. Clocks of different machines may differ by less than that.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ckd.storage.errors import Busy
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+RENEWAL = 15.0
+"""Seconds between renewals."""
+EXPIRY = 120.0
+"""Seconds after which a lease that was not renewed is anybody's."""
+_SETTLED = 1.0
+"""Seconds after which, of those that took over an expired lease at once, the last one can be told."""
+
+
+@contextmanager
+def leased(path: "UPath", what: str) -> Iterator[None]:
+    """Hold the lease ``path`` while the body runs.
+
+    Raises:
+        Busy: another process holds it; the message says which, and on which host.
+    """
+    mine = {"pid": os.getpid(), "host": socket.gethostname(), "nonce": uuid.uuid4().hex}
+    _take(path, what, mine)
+    ended = threading.Event()
+    renewing = threading.Thread(target=_renew, args=(path, mine, ended), daemon=True)
+    renewing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewing.join()
+        if (_read(path) or {}).get("nonce") == mine["nonce"]:
+            _delete(path)
+
+
+def living_lessee(path: "UPath") -> str | None:
+    """Return who holds the lease, if that process lives; for a message, not to rely on."""
+    record = _read(path)
+    return _words(record) if record is not None and _lives(record) else None
+
+
+def _take(path: "UPath", what: str, mine: dict[str, Any]) -> None:
+    try:
+        path.fs.pipe_file(path.path, _text(mine), mode="create")
+        return
+    except FileExistsError:
+        record = _read(path)
+    if record is not None and _lives(record):
+        raise Busy(f"{what} is being written by {_words(record)}; wait for it to end or stop it")
+    path.fs.pipe_file(path.path, _text(mine))
+    time.sleep(_SETTLED)
+    holder = _read(path) or {}
+    if holder.get("nonce") != mine["nonce"]:
+        raise Busy(f"{what} is being written by {_words(holder)}; wait for it to end or stop it")
+
+
+def _renew(path: "UPath", mine: dict[str, Any], ended: threading.Event) -> None:
+    while not ended.wait(RENEWAL):
+        try:
+            path.fs.pipe_file(path.path, _text(mine))
+        except OSError:  # the next renewal may get through; the body's own writes say what is wrong
+            continue
+
+
+def _lives(record: dict[str, Any]) -> bool:
+    if record["host"] == socket.gethostname():
+        try:
+            os.kill(record["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+    return bool(time.time() - record["renewed"] < EXPIRY)
+
+
+def _read(path: "UPath") -> dict[str, Any] | None:
+    """Return what a lease says, or None if there is none or it says nothing."""
+    try:
+        record = json.loads(path.read_bytes())
+        return record if record.keys() >= {"pid", "host", "nonce", "renewed"} else None
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
+def _text(mine: dict[str, Any]) -> bytes:
+    return json.dumps({**mine, "renewed": time.time()}).encode()
+
+
+def _words(record: dict[str, Any]) -> str:
+    return f"process {record['pid']} on {record['host']}" if record else "another process"
+
+
+def _delete(path: "UPath") -> None:
+    try:
+        path.fs.rm_file(path.path)
+    except FileNotFoundError:
+        return

@@ -1,0 +1,61 @@
+"""Where a store is: a folder of this machine, or the prefix of an object store."""
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ckd.storage.errors import UserError
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+Location: TypeAlias = "Path | UPath"
+"""A folder or file: a Path where it is on this machine, a UPath (fsspec) where it is not."""
+
+_SCHEME = "://"
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text names a place on another file system, such as ``s3://bucket/prefix``."""
+    return _SCHEME in text and not text.startswith(f"file{_SCHEME}")
+
+
+def location(text: str | Path) -> Location:
+    """Return the place that a path or an fsspec URL names.
+
+    Raises:
+        UserError: no package that knows the URL's scheme is installed.
+    """
+    if isinstance(text, Path) or not is_url(text):
+        return Path(str(text).removeprefix(f"file{_SCHEME}"))
+    from upath import UPath
+
+    try:
+        # Another process may write at any time: what was listed a moment ago must not be taken for what is there.
+        found = UPath(text.rstrip("/"), use_listings_cache=False)
+        _ = found.fs
+    except (ImportError, ValueError) as error:
+        scheme = text.partition(_SCHEME)[0]
+        raise UserError(
+            f"store {text}: {scheme}{_SCHEME} cannot be opened ({error}); install the fsspec package for it, "
+            "such as s3fs, gcsfs or adlfs"
+        ) from None
+    return found
+
+
+def inside(folder: Location) -> list[Location]:
+    """Return what is directly in a folder, in order of path."""
+    return _in_order(folder.iterdir())
+
+
+def matching(folder: Location, pattern: str) -> list[Location]:
+    """Return what matches a glob pattern below a folder, in order of path."""
+    return _in_order(folder.glob(pattern))
+
+
+def below(path: Location, folder: Location) -> tuple[str, ...]:
+    """Return the parts of a path that come after those of a folder above it."""
+    return PurePosixPath(str(path)).relative_to(str(folder)).parts
+
+
+def _in_order(found: Any) -> list[Location]:
+    return sorted(found, key=str)

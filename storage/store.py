@@ -1,0 +1,181 @@
+"""The directory, or prefix of an object store, that holds corpora, text vectors, teachers, labels and runs."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ckd.storage import files
+from ckd.storage.artifact import MAKERS, Artifact, load_artifact
+from ckd.storage.draft import RECEIPTS, Draft
+from ckd.storage.keys import SHORT, Address
+from ckd.storage.location import Location, below, inside, location, matching
+from ckd.storage.lock import exclusive, living_holder
+from ckd.storage.manifest import MANIFEST, SPARE, parsed
+
+_LABELS = "labels"
+
+
+class Store:
+    """Finds committed artifacts and gives drafts to write new ones into.
+
+    Args:
+        root: a folder, or an fsspec URL such as ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: no package that knows the URL's scheme is installed.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root: Location = location(root)
+
+    def find(self, address: Address) -> Artifact | None:
+        """Return the committed artifact of an address, or None.
+
+        Raises:
+            UserError: a newer version of ckd wrote it.
+        """
+        artifact = load_artifact(self.folder(address))
+        return artifact if artifact is not None and artifact.key == address.key else None
+
+    def with_key(self, kind: str, key: str) -> Artifact | None:
+        """Return the committed artifact of a whole key, or None; not of labels, whose folders tell whose they are.
+
+        Raises:
+            UserError: a newer version of ckd wrote it.
+        """
+        artifact = load_artifact(self.root / kind / key[:SHORT])
+        return artifact if artifact is not None and artifact.key == key else None
+
+    def folder(self, address: Address) -> Location:
+        """Return where the artifact of an address is, or would be."""
+        return self.root / address.directory.as_posix()
+
+    def folders(self, kind: str) -> list[Location]:
+        """Return the directories of a kind, whether they are artifacts or once were, in order of path."""
+        pattern = "*/*/key=*" if kind == _LABELS else "*"
+        found = matching(self.root / kind, pattern)
+        return [path for path in found if path.is_dir() and not path.name.startswith(".")]
+
+    def all(self, kind: str) -> list[Artifact]:
+        """Return every committed artifact of a kind, in order of path."""
+        found = (load_artifact(folder) for folder in self.folders(kind))
+        return [artifact for artifact in found if artifact is not None]
+
+    def damaged(self, kind: str) -> list[Location]:
+        """Return the directories of a kind that once were artifacts and are none now, in order of path."""
+        return [folder for folder in self.folders(kind) if load_artifact(folder) is None]
+
+    def partials(self) -> list[tuple[Location, str | None]]:
+        """Return what writers left or are writing, in order of path, with the living writer in words."""
+        patterns = [f"{kind}/{'*/*/' if kind == _LABELS else ''}.*.partial" for kind in MAKERS]
+        found = [path for pattern in patterns for path in matching(self.root, pattern)]
+        return [(path, living_holder(self._lock_of(_final(path)))) for path in found]
+
+    def peek(self, address: Address) -> Draft | None:
+        """Return what an interrupted writer left of an address, for reading only, or None."""
+        partial = _partial(self.folder(address))
+        return Draft(address, partial, self.folder(address)) if partial.is_dir() else None
+
+    @contextmanager
+    def draft(self, address: Address, resume: bool = False) -> Iterator[Draft]:
+        """Lock an address and give the draft to write into.
+
+        Unless ``resume``, whatever an interrupted writer left is removed first.
+
+        Raises:
+            Busy: another process is writing this artifact.
+        """
+        final = self.folder(address)
+        partial = _partial(final)
+        with self.locked(final):
+            if not resume:
+                files.remove_directory(partial)
+            files.make_folder(partial / RECEIPTS)
+            try:
+                yield Draft(address, partial, final)
+            finally:
+                if not (resume and _holds_files(partial)):
+                    files.remove_directory(partial)
+
+    @contextmanager
+    def locked(self, folder: Location) -> Iterator[None]:
+        """Keep every other writer from an artifact's folder while the body runs.
+
+        Raises:
+            Busy: another process is writing it.
+        """
+        kind = below(folder, self.root)[0]
+        with exclusive(self._lock_of(folder), f"{kind} artifact {folder.name.removeprefix('key=')}"):
+            yield
+
+    def writer(self, address: Address) -> str | None:
+        """Return the living process that writes an address, in words, or None."""
+        final = self.folder(address)
+        return living_holder(self._lock_of(final)) if _partial(final).is_dir() else None
+
+    def reopen(self, artifact: Artifact, damaged: Collection[str]) -> None:
+        """Make of a committed artifact the draft of an interrupted writer, which lacks the damaged files.
+
+        The command that made it then makes just those again. Until it has, the artifact does not exist for a reader.
+
+        Raises:
+            Busy: another process is writing it.
+        """
+        with self.locked(artifact.path):
+            partial = _partial(artifact.path)
+            files.remove_directory(partial)
+            files.make_folder(partial / RECEIPTS)
+            draft = Draft(_address(artifact), partial, artifact.path)
+            for name in artifact.files:
+                if name not in damaged:
+                    draft.adopt(artifact, name)
+            files.remove_directory(artifact.path, MANIFEST)
+
+    def restore(self, folder: Location) -> Artifact | None:
+        """Put the spare copy of a manifest in the place of the damaged one; return the artifact, if it then is one.
+
+        Raises:
+            UserError: a newer version of ckd wrote it, or another process is writing it.
+        """
+        with self.locked(folder):
+            try:
+                text = (folder / SPARE).read_bytes().decode()
+            except (OSError, ValueError):
+                return None
+            if load_artifact(folder) is None and parsed(text, folder / SPARE) is not None:
+                files.write_text_durably(folder / MANIFEST, text)
+            return load_artifact(folder)
+
+    def remove(self, folder: Location) -> None:
+        """Remove an artifact, or what a writer left of one.
+
+        Raises:
+            Busy: another process is writing it.
+        """
+        with self.locked(_final(folder)):
+            files.remove_directory(folder, MANIFEST)
+
+    def _lock_of(self, final: Location) -> Location:
+        return self.root / "locks" / f"{'-'.join(below(final, self.root))}.lock"
+
+
+def _address(artifact: Artifact) -> Address:
+    """Return the address of a committed artifact."""
+    domain = artifact.path.parent
+    folders = [domain.parent.name, domain.name] if artifact.kind == _LABELS else []
+    partitions = tuple((name, value) for name, _, value in (folder.partition("=") for folder in folders))
+    return Address(artifact.kind, artifact.inputs, partitions)
+
+
+def _partial(final: Location) -> Location:
+    return final.with_name(f".{final.name}.partial")
+
+
+def _final(folder: Location) -> Location:
+    """Return the folder of the artifact that ``folder`` is, or of which it is what a writer left."""
+    return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
+
+
+def _holds_files(partial: Location) -> bool:
+    receipts = partial / RECEIPTS
+    return receipts.is_dir() and bool(inside(receipts))
