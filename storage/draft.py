@@ -19,7 +19,7 @@ from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.cache import local_copy
 from ckd.storage.disk import Fill
 from ckd.storage.keys import Address
-from ckd.storage.location import Location, inside
+from ckd.storage.location import Location, inside, read
 from ckd.storage.manifest import MANIFEST, SPARE, parsed, written
 
 RECEIPTS = ".receipts"
@@ -72,7 +72,7 @@ class Draft:
     def recorded(self, name: str) -> Receipt | None:
         """Return the receipt of a file if both are there and the size agrees; cheap, does not read the file."""
         try:
-            receipt = Receipt(**json.loads(self._receipt_path(name).read_text()))
+            receipt = Receipt(**json.loads(read(self._receipt_path(name))))
             same_size = (self.partial / name).stat().st_size == receipt.bytes
         except (OSError, ValueError, TypeError):
             return None
@@ -93,7 +93,7 @@ class Draft:
             device_seconds: of all writers together.
             earlier_seconds: wall clock of interrupted writers whose files are kept, added to that of this one.
         """
-        receipts = {path.stem: json.loads(path.read_text()) for path in inside(self._receipts)}
+        receipts = {path.stem: json.loads(read(path)) for path in inside(self._receipts)}
         text = written(
             {
                 "kind": self.address.kind,

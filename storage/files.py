@@ -7,6 +7,7 @@ store knows no rename, but puts one object whole or not at all: there a folder i
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,8 @@ def remove_directory(path: Location, first: str | None = None) -> None:
         return
     for name in sorted((name for name, _ in _found(path)), key=lambda name: (name != first, name)):
         disk().delete(path / name)
+    with suppress(FileNotFoundError):  # some file systems keep the empty folder
+        path.fs.rm(path.path, recursive=True)
 
 
 def sizes(path: Location) -> dict[str, int]:

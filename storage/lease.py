@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ckd.storage.errors import Busy
+from ckd.storage.location import read
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -92,7 +93,7 @@ def _lives(record: dict[str, Any]) -> bool:
 def _read(path: "UPath") -> dict[str, Any] | None:
     """Return what a lease says, or None if there is none or it says nothing."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read(path))
         return record if record.keys() >= {"pid", "host", "nonce", "renewed"} else None
     except (FileNotFoundError, ValueError, AttributeError):
         return None
