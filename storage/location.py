@@ -47,12 +47,14 @@ def location(text: str | Path) -> Location:
 
 def _check_bucket(place: "UPath", text: str) -> None:
     bucket = place.path.partition("/")[0]  # nothing in front of a path that starts at a root
+    if not bucket:
+        return
     try:
-        there = not bucket or place.fs.exists(bucket)
+        place.fs.info(bucket)
+    except FileNotFoundError:
+        raise UserError(f"store {text}: there is no bucket {bucket!r}; make it first, or name another store") from None
     except Exception as error:  # every kind of file system has its own
         raise UserError(f"store {text} cannot be reached: {error}; check the address and your credentials") from error
-    if not there:
-        raise UserError(f"store {text}: there is no bucket {bucket!r}; make it first, or name another store")
 
 
 def read(path: Location) -> bytes:
@@ -68,8 +70,13 @@ def read(path: Location) -> bytes:
 
 
 def inside(folder: Location) -> list[Location]:
-    """Return what is directly in a folder, in order of path."""
-    return _in_order(folder.iterdir())
+    """Return what is directly in a folder, in order of path; an object store has no folders, so none is empty there."""
+    try:
+        return _in_order(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        if isinstance(folder, Path):
+            raise
+        return []
 
 
 def matching(folder: Location, pattern: str) -> list[Location]:
