@@ -156,7 +156,7 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
         ("seed: 1.5", "4: seed: must be a whole number, not 1.5"),
         ("seed: 2020-01-01", "4: seed: must be a whole number, not 2020-01-01"),
         ("seed:", "4: seed: must be a whole number, not empty"),
-        ("store: 3", "4: store: must be a path, not 3"),
+        ("store: 3", "4: store: must be text, not 3"),
         ("device: coda", "4: device: must be one of cuda, auto, cpu, not 'coda'; did you mean cuda?"),
         ("device: tpu5", "4: device: must be one of auto, cpu, cuda, not 'tpu5'"),
         (
