@@ -20,7 +20,7 @@ Fill = Callable[[Path], None]
 
 
 class Disk:
-    """The real thing. Paths are of this machine, but for ``put``, ``copy`` and ``delete``."""
+    """The real thing. Paths are of this machine, but for ``put``, ``sign``, ``copy`` and ``delete``."""
 
     def write(self, path: Path, fill: Fill) -> None:
         """Let ``fill`` write a file."""
@@ -64,6 +64,14 @@ class Disk:
     def put(self, source: Path, destination: "UPath") -> None:
         """Upload a file as one object, which appears whole or not at all."""
         destination.fs.put_file(str(source), destination.path)
+
+    def sign(self, path: "UPath", text: bytes, new: bool) -> None:
+        """Put a short object.
+
+        Raises:
+            FileExistsError: it is to be ``new``, and there is one.
+        """
+        path.fs.pipe_file(path.path, text, mode="create" if new else "overwrite")
 
     def copy(self, source: "UPath", destination: "UPath") -> None:
         """Copy an object within its store."""
