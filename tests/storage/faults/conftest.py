@@ -1,7 +1,10 @@
-"""A domain so small that it is prepared and labelled hundreds of times, and what must be true of its store after a fault."""
+"""A domain so small that it is labelled hundreds of times, and what must be true of its store after a fault."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,7 @@ domains:
 text: {{encoder: {encoder}, max_tokens: 12}}
 teachers:
   uni: {{kind: unisrec, checkpoint: {teacher}}}
-labels: {{top_k: 5, batch_size: 16, shard_rows: 24, precision: float16}}
+labels: {{top_k: 5, batch_size: 16, shard_rows: 32, precision: float16}}
 """
 TIMINGS = ("wall_seconds", "device_seconds", "digest")
 """What may differ between the manifests of two runs."""
@@ -85,6 +88,20 @@ def driver() -> Iterator[Driver]:
     started = Driver()
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[..., "subprocess.Popen[str]"]:
+    """A function that starts `ckd` in a folder, as users do."""
+    code = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+    def started(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", code, *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+    return started
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 _PRELOADED = (
     "ckd.pipeline.cli",
     "ckd.pipeline.commands.precompute",
@@ -96,9 +95,7 @@ def _serve() -> None:
         print(json.dumps(vars(_child(**request))), flush=True)
 
 
-def _child(
-    folder: str, arguments: list[str], fault: tuple[str, int] | None, seed: int, after: float | None
-) -> Outcome:
+def _child(folder: str, arguments: list[str], fault: tuple[str, int] | None, seed: int, after: float | None) -> Outcome:
     said, says = os.pipe()
     counted, counts = os.pipe()
     started = time.perf_counter()

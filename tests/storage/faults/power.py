@@ -1,8 +1,9 @@
 """A disk on which what was not flushed may be lost when the power fails.
 
-It keeps beside the real disk a picture of it: of each file what was flushed and what was not, of each folder its entries
-as they were flushed and after every change since. After a power cut a folder has the entries of any of these moments,
-each folder independently of the others, and a file that was not flushed holds any torn form of what was written.
+It keeps beside the real disk a picture of it: of each file what was flushed and what was not, of each folder its
+entries as they were flushed and after every change since. After a power cut a folder has the entries of any of these
+moments, each folder independently of the others, and a file that was not flushed holds any torn form of what was
+written.
 """
 
 import shutil
