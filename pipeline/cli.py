@@ -10,7 +10,7 @@ import click
 
 from ckd.pipeline.commands import Request, requested
 from ckd.pipeline.config.problems import hint
-from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained, unreachable
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -91,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever is still buffered has no reader; without this the interpreter complains about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        line = explained(error)
+    except Exception as error:
+        line = explained(error) if isinstance(error, OSError) else unreachable(error)
         if line is None:
             raise
         return _fail(f"error: {line}")

@@ -21,6 +21,16 @@ _FULL = {
 
 _FAILING = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}
 
+_ELSEWHERE = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "adlfs", "azure"}
+"""Packages that reach object stores, whose errors are of no common kind."""
+
+
+def unreachable(error: Exception) -> str | None:
+    """Return the line for a store that stopped to answer; None for anything else."""
+    if type(error).__module__.partition(".")[0] not in _ELSEWHERE:
+        return None
+    return f"the store could not be reached: {error}; nothing stored was harmed; run the same command again to go on"
+
 
 def explained(error: OSError) -> str | None:
     """Return the line for a full or failing disk or a forbidden file; None for what is not the user's to mend."""

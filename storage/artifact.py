@@ -12,7 +12,7 @@ from typing import Any
 from ckd.storage import files
 from ckd.storage.cache import forget, local_copy
 from ckd.storage.errors import DamagedArtifact
-from ckd.storage.location import Location
+from ckd.storage.location import Location, read
 from ckd.storage.manifest import MANIFEST, parsed
 from ckd.storage.trust import Signature, signature, trusted
 
@@ -139,7 +139,7 @@ def load_artifact(path: Location) -> Artifact | None:
         UserError: a newer version of ckd wrote it.
     """
     try:
-        text = (path / MANIFEST).read_bytes().decode()
+        text = read(path / MANIFEST).decode()
     except (OSError, ValueError):
         return None
     manifest = parsed(text, path / MANIFEST)

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +83,11 @@ class Disk:
             path.fs.rm_file(path.path)
         except FileNotFoundError:
             return
+
+    def clear(self, path: "UPath") -> None:
+        """Remove the empty folders that some file systems keep of objects that are gone."""
+        with suppress(FileNotFoundError):
+            path.fs.rm(path.path, recursive=True)
 
 
 _disks = [Disk()]

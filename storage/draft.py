@@ -21,7 +21,7 @@ from ckd.storage.cache import local_copy
 from ckd.storage.disk import Fill
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address, canonical_json
-from ckd.storage.location import Location, inside
+from ckd.storage.location import Location, inside, read
 from ckd.storage.manifest import MANIFEST, SPARE, parsed, written
 
 RECEIPTS = ".receipts"
@@ -75,7 +75,7 @@ class Draft:
     def recorded(self, name: str) -> Receipt | None:
         """Return the receipt of a file if both are there and the size agrees; cheap, does not read the file."""
         try:
-            content = json.loads(self._receipt_path(name).read_text())
+            content = json.loads(read(self._receipt_path(name)))
             receipt = Receipt(**content[_RECEIPT])
             if content[_DIGEST] != _digest(receipt):
                 return None

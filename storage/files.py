@@ -119,6 +119,7 @@ def remove_directory(path: Location, first: str | None = None) -> None:
         return
     for name in sorted((name for name, _ in _found(path)), key=lambda name: (name != first, name)):
         disk().delete(path / name)
+    disk().clear(path)
 
 
 def sizes(path: Location) -> dict[str, int]:

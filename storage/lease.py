@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckd.storage.disk import disk
 from ckd.storage.errors import Busy
+from ckd.storage.location import read
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -93,7 +94,7 @@ def _lives(record: dict[str, Any]) -> bool:
 def _read(path: "UPath") -> dict[str, Any] | None:
     """Return what a lease says, or None if there is none or it says nothing."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read(path))
         return record if record.keys() >= {"pid", "host", "nonce", "renewed"} else None
     except (FileNotFoundError, ValueError, AttributeError):
         return None

@@ -8,7 +8,7 @@ from ckd.storage import files
 from ckd.storage.artifact import MAKERS, Artifact, load_artifact
 from ckd.storage.draft import RECEIPTS, Draft
 from ckd.storage.keys import SHORT, Address
-from ckd.storage.location import Location, below, inside, location, matching
+from ckd.storage.location import Location, below, inside, location, matching, read
 from ckd.storage.lock import exclusive, living_holder
 from ckd.storage.manifest import MANIFEST, SPARE, parsed
 
@@ -140,7 +140,7 @@ class Store:
         """
         with self.locked(folder):
             try:
-                text = (folder / SPARE).read_bytes().decode()
+                text = read(folder / SPARE).decode()
             except (OSError, ValueError):
                 return None
             if load_artifact(folder) is None and parsed(text, folder / SPARE) is not None:

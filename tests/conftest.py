@@ -27,7 +27,6 @@ settings.register_profile("unhurried", deadline=None, derandomize="CI" in os.env
 settings.load_profile("unhurried")
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How long the tests of faults may take."""
     parser.addoption(

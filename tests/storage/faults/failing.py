@@ -12,7 +12,7 @@ from ckd.storage.disk import Disk
 
 CALLS = tuple(name for name in vars(Disk) if not name.startswith("_"))
 """All that can be done to a disk; each of them is one call."""
-_GIVE_BACK = ("remove", "remove_tree", "delete")
+_GIVE_BACK = ("remove", "remove_tree", "delete", "clear")
 """What a full disk can still do."""
 
 
