@@ -335,8 +335,12 @@ class Plan:
 
 
 def trained_files(artifact: Artifact) -> dict[str, Path]:
-    """Return the files of a frozen teacher that ckd trained, by role."""
-    return {name: artifact.local(name) for name in artifact.files if name != CURVE}
+    """Return the files of a frozen teacher that ckd trained, by role.
+
+    Raises:
+        DamagedArtifact: one does not hold what was written.
+    """
+    return {name: artifact.verified(name) for name in artifact.files if name != CURVE}
 
 
 def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

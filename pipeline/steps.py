@@ -7,6 +7,7 @@ from typing import Any
 
 from ckd.pipeline.plan import Pending, Plan, difference
 from ckd.storage.draft import Draft
+from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
 from ckd.storage.progress import shards_done, training_states
 
@@ -63,7 +64,7 @@ def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:
 def _step(plan: Plan, command: str, what: str, subject: str, address_of: Callable[[], Address]) -> Step:
     try:
         address = address_of()
-    except Pending as pending:
+    except (Pending, DamagedArtifact) as pending:
         return Step(command, what, subject, "compute", str(pending))
     state, why = _state(plan, address)
     return Step(command, what, subject, state, why)

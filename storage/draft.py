@@ -7,6 +7,7 @@ next writer trusts just those files in it whose digest still matches their recei
 In an object store, which knows no rename, all files are copied to their place and the manifest is put there last.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping
@@ -18,11 +19,13 @@ from ckd.storage import files
 from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.cache import local_copy
 from ckd.storage.disk import Fill
-from ckd.storage.keys import Address
+from ckd.storage.errors import DamagedArtifact
+from ckd.storage.keys import Address, canonical_json
 from ckd.storage.location import Location, inside, read
 from ckd.storage.manifest import MANIFEST, SPARE, parsed, written
 
 RECEIPTS = ".receipts"
+_RECEIPT, _DIGEST = "receipt", "digest"
 
 
 class Draft:
@@ -72,9 +75,12 @@ class Draft:
     def recorded(self, name: str) -> Receipt | None:
         """Return the receipt of a file if both are there and the size agrees; cheap, does not read the file."""
         try:
-            receipt = Receipt(**json.loads(read(self._receipt_path(name))))
+            content = json.loads(read(self._receipt_path(name)))
+            receipt = Receipt(**content[_RECEIPT])
+            if content[_DIGEST] != _digest(receipt):
+                return None
             same_size = (self.partial / name).stat().st_size == receipt.bytes
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return receipt if same_size else None
 
@@ -92,8 +98,11 @@ class Draft:
             facts: what is to be remembered beside the files.
             device_seconds: of all writers together.
             earlier_seconds: wall clock of interrupted writers whose files are kept, added to that of this one.
+
+        Raises:
+            DamagedArtifact: a file is not there as it was added, or its receipt isn't.
         """
-        receipts = {path.stem: json.loads(read(path)) for path in inside(self._receipts)}
+        receipts = self._all_recorded()
         text = written(
             {
                 "kind": self.address.kind,
@@ -122,7 +131,21 @@ class Draft:
         return Artifact(self._final, manifest)
 
     def _record(self, name: str, receipt: Receipt) -> None:
-        files.write_text_durably(self._receipt_path(name), json.dumps(receipt.as_json()))
+        content = {_RECEIPT: receipt.as_json(), _DIGEST: _digest(receipt)}
+        files.write_text_durably(self._receipt_path(name), json.dumps(content))
+
+    def _all_recorded(self) -> dict[str, dict[str, Any]]:
+        receipts = {}
+        for name in [path.stem for path in inside(self._receipts)]:
+            receipt = self.recorded(name)
+            if receipt is None:
+                raise DamagedArtifact(f"{self.partial / name} is damaged; run the same command again to make it anew")
+            receipts[name] = receipt.as_json()
+        return receipts
 
     def _receipt_path(self, name: str) -> Location:
         return self._receipts / f"{name}.json"
+
+
+def _digest(receipt: Receipt) -> str:
+    return hashlib.sha256(canonical_json(receipt.as_json()).encode()).hexdigest()

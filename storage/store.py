@@ -129,6 +129,7 @@ class Store:
             for name in artifact.files:
                 if name not in damaged:
                     draft.adopt(artifact, name)
+            files.settle(partial)
             files.remove_directory(artifact.path, MANIFEST)
 
     def restore(self, folder: Location) -> Artifact | None:

@@ -77,7 +77,8 @@ class _Sources:
         return tuple(file.virtual_name for file in added)
 
     def schema(self, file: str) -> pa.Schema:
-        path = self.files[file].path
+        # First compared: of a damaged footer, a reader may say anything, or nothing.
+        path = self.files[file].artifact.verified(self.files[file].name)
         try:
             return pq.read_schema(path)
         except (OSError, pa.ArrowInvalid) as error:
