@@ -69,7 +69,7 @@ class Store:
         """Return what writers left or are writing, in order of path, with the living writer in words."""
         patterns = [f"{kind}/{'*/*/' if kind == _LABELS else ''}.*.partial" for kind in MAKERS]
         found = [path for pattern in patterns for path in matching(self.root, pattern)]
-        return [(path, living_holder(self._lock_of(_final(path)))) for path in found]
+        return [(path, living_holder(self._lock_of(final_of(path)))) for path in found]
 
     def peek(self, address: Address) -> Draft | None:
         """Return what an interrupted writer left of an address, for reading only, or None."""
@@ -138,7 +138,7 @@ class Store:
     def reopened(self) -> list[Artifact]:
         """Return what was reopened and is not made again yet, as it was, in order of path."""
         found = [described(path, FORMER) for path, _ in self.partials()]
-        return [Artifact(_final(artifact.path), artifact.manifest) for artifact in found if artifact is not None]
+        return [Artifact(final_of(artifact.path), artifact.manifest) for artifact in found if artifact is not None]
 
     def withdraw(self, artifact: Artifact) -> None:
         """Take an artifact from its readers, so that it can be made anew; all its files stay until it is.
@@ -182,7 +182,7 @@ class Store:
         Raises:
             Busy: another process is writing it.
         """
-        final = _final(folder)
+        final = final_of(folder)
         with self.locked(final):
             if isinstance(folder, Path) and folder == final and folder.is_dir():
                 # Killed from here on, what is left is no part of an artifact but of a draft.
@@ -198,7 +198,9 @@ class Store:
     def idle_locks(self) -> list[Location]:
         """Return the files of locks that nobody holds and under which nothing is, in order of path."""
         folders = [folder for kind in MAKERS for folder in self.folders(kind)]
-        of_something = {self._lock_of(folder) for folder in [*folders, *(_final(path) for path, _ in self.partials())]}
+        of_something = {
+            self._lock_of(folder) for folder in [*folders, *(final_of(path) for path, _ in self.partials())]
+        }
         return [path for path in self._locks() if path not in of_something and held(path) is None]
 
     def discard_lock(self, path: Location) -> None:
@@ -224,7 +226,7 @@ def _partial(final: Location) -> Location:
     return final.with_name(f".{final.name}.partial")
 
 
-def _final(folder: Location) -> Location:
+def final_of(folder: Location) -> Location:
     """Return the folder of the artifact that ``folder`` is, or of which it is what a writer left."""
     return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
 

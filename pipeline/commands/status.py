@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     "--why",
     "closely",
     is_flag=True,
-    help="Also say of each step that is to be computed what differs from the nearest one in the store: stored -> wanted.",
+    help="Also say of each step to compute what differs from the nearest one in the store: stored -> wanted.",
 )
 @configured
 def command(configuration: Configuration, closely: bool) -> None:
@@ -26,8 +26,8 @@ def command(configuration: Configuration, closely: bool) -> None:
 
     from ckd.pipeline.plan import Plan
     from ckd.pipeline.progress import console
-    from ckd.pipeline.report.layout import LAYOUT
     from ckd.pipeline.reasons import why
+    from ckd.pipeline.report.layout import LAYOUT
     from ckd.pipeline.steps import COMPUTE, steps
 
     table = Table(**LAYOUT)

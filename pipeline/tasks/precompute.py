@@ -91,13 +91,13 @@ def encode_items(plan: Plan, teacher: str, domain: str, fold: Fold | None) -> Ar
     if fold is None:
         whole()
     else:
-        folds[fold.number - 1](corpus)
+        folds[fold.number - 1](corpus.inside(fold))
     address = plan.item_vectors(teacher, domain, fold)
     return None if address is None else plan.store.find(address)
 
 
 class _Openers(NamedTuple):
-    """What opens the teacher of all users for labels and as it is served, and over a fold's users those of the folds."""
+    """What opens the teacher of all users, for labels and as it is served, and over a fold's users those of folds."""
 
     whole: Callable[[], Any]
     serving: Callable[[], Any]

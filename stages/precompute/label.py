@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ckd.stages.precompute.machine import MADE_ON, made_on
 from ckd.stages.precompute.lists import ListLabeller
+from ckd.stages.precompute.machine import MADE_ON, made_on
 from ckd.stages.precompute.search import search
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.precompute.shards import Shard, asked, cut_of, selected, shards
