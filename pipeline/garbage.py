@@ -34,7 +34,7 @@ class Garbage:
     what: str
     why: str
     bytes: int
-    folder: Location | None
+    folder: "Location | None"
 
 
 @dataclass(frozen=True)

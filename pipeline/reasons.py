@@ -63,8 +63,8 @@ def nearest(plan: Plan, product: Product, address: Address) -> Artifact | None:
 
 
 def _same_thing(plan: Plan, artifact: Artifact, address: Address) -> bool:
-    if address.kind == "labels" and artifact.path.parent != plan.store.folder(address).parent:
-        return False
+    if address.kind == "labels":
+        return bool(artifact.path.parent == plan.store.folder(address).parent)
     same = all(artifact.inputs.get(name) == address.inputs[name] for name in _WHOSE if name in address.inputs)
     # The teacher of another fold is another teacher.
     return same and _fold_number(artifact.inputs) == _fold_number(address.inputs)

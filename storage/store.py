@@ -69,7 +69,7 @@ class Store:
         """Return what writers left or are writing, in order of path, with the living writer in words."""
         patterns = [f"{kind}/{'*/*/' if kind == _LABELS else ''}.*.partial" for kind in MAKERS]
         found = [path for pattern in patterns for path in matching(self.root, pattern)]
-        return [(path, living_holder(self._lock_of(final_of(path)))) for path in found]
+        return [(path, held(self._lock_of(final_of(path)))) for path in found]
 
     def peek(self, address: Address) -> Draft | None:
         """Return what an interrupted writer left of an address, for reading only, or None."""
