@@ -78,13 +78,13 @@ class Plan:
         Raises:
             UserError: it cannot be found.
         """
-        section = self._section(text)
+        section = self.section(text)
         encoder = locate_encoder(text.encoder, section=section)
         if encoder is None:
             raise UserError(f"{section}.encoder: {text.encoder} cannot be found")
         return encoder
 
-    def _section(self, text: TextSettings) -> str:
+    def section(self, text: TextSettings) -> str:
         """Return where the configuration says how texts become vectors: in a teacher of its own way, or in ``text``."""
         if text == self.configuration.text:
             return "text"
@@ -132,7 +132,7 @@ class Plan:
         brought = self.brought(domain, settings)
         if brought is not None:
             return brought_address(self.corpus(domain).key, brought)
-        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self._section(settings)))
+        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self.section(settings)))
 
     def brought(self, domain: str, settings: TextSettings) -> Path | None:
         """Return the file of text vectors that a domain brings, or None if an encoder makes them.
@@ -143,7 +143,7 @@ class Plan:
             UserError: it brings vectors, and none of texts with words left out where these are asked for.
         """
         key, own = self.domain(domain)
-        if self._section(settings) != "text":
+        if self.section(settings) != "text":
             return None
         if own.text_vectors is None or not settings.drop_words:
             return own.text_vectors
@@ -341,18 +341,3 @@ def trained_files(artifact: Artifact) -> dict[str, Path]:
         DamagedArtifact: one does not hold what was written.
     """
     return {name: artifact.verified(name) for name in artifact.files if name != CURVE}
-
-
-def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return the dotted names of the inputs in which two artifacts differ."""
-    left, right = _flat(wanted), _flat(found)
-    return sorted(name for name in left.keys() | right.keys() if left.get(name, ...) != right.get(name, ...))
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
-    return flat

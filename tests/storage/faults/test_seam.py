@@ -102,7 +102,19 @@ def changes(call: ast.Call) -> bool:
 
 def test_the_search_finds_what_changes_files():
     found = {function for _, function, _ in changing_calls(ROOT / "storage" / "disk.py")}
-    assert found == {"link", "sync", "rename", "make_folder", "remove", "remove_tree", "put", "sign", "copy", "delete", "clear"}
+    assert found == {
+        "link",
+        "sync",
+        "rename",
+        "make_folder",
+        "remove",
+        "remove_tree",
+        "put",
+        "sign",
+        "copy",
+        "delete",
+        "clear",
+    }
 
 
 def test_no_module_of_storage_but_the_seam_changes_files():
