@@ -30,6 +30,14 @@ class StoredFile(NamedTuple):
         """Where it is."""
         return self.artifact.path / self.name
 
+    def verified(self) -> Path:
+        """Return where it is after comparing its bytes with the recorded digest.
+
+        Raises:
+            DamagedArtifact: they differ.
+        """
+        return self.artifact.verified(self.name)
+
     @property
     def virtual_name(self) -> str:
         """The name by which queries know it: no character of it comes from a user's path."""
@@ -40,7 +48,9 @@ class StoredFile(NamedTuple):
 class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Reads the files it was made with and nothing else; every other operation fails.
 
-    A file is compared with its recorded digest when it is first opened: DuckDB ignores page checksums.
+    A file is compared with its recorded digest, footer and all, when it is first opened: DuckDB ignores page checksums.
+    Nothing of that is remembered beyond the process, for what rots on a disk keeps its size and its time of change.
+    Several threads compare several files at once: hashing does not hold the interpreter.
     """
 
     protocol = PROTOCOL
@@ -50,7 +60,7 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no 
         super().__init__()
         self._files = {self._strip_protocol(file.virtual_name): file for file in files}
         self._verified: set[str] = set()
-        self._verifying = threading.Lock()
+        self._verifying = {name: threading.Lock() for name in self._files}
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -60,10 +70,11 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no 
         if mode != "rb":
             raise PermissionError(f"{path} is read-only")
         file = self._file(path)
-        with self._verifying:
-            if file.virtual_name not in self._verified:
-                file.artifact.verified(file.name)
-                self._verified.add(file.virtual_name)
+        name = self._strip_protocol(path)
+        with self._verifying[name]:
+            if name not in self._verified:
+                file.verified()
+                self._verified.add(name)
         return _SharedFile(file.path)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
