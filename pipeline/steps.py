@@ -17,7 +17,7 @@ class Step:
 
     Attributes:
         command: the `ckd` command that makes it.
-        what: its kind: corpus, text, teacher, labels or run.
+        what: its kind: corpus, text, teacher, labels, agreement or run.
         subject: teacher, domain, student as far as they apply.
         state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)`` or ``compute``.
         why: the reason, one phrase.
@@ -44,6 +44,10 @@ def steps(plan: Plan) -> Iterator[Step]:
         for domain in plan.labelled(teacher):
             subject = f"{teacher}, {domain}"
             yield _step(plan, "precompute", "labels", subject, partial(plan.labels, teacher, domain))
+    for domain in configuration.domains:
+        for one, other in plan.pairs(domain):
+            subject = f"{one} and {other}, {domain}"
+            yield _step(plan, "precompute", "agreement", subject, partial(plan.agreement, one, other, domain))
     for run in plan.runs():
         yield _step(plan, "distill", "run", str(run), partial(plan.run, run))
 

@@ -29,6 +29,7 @@ MAKERS = {
     "teachers": "pretrain",
     "vectors": "precompute",
     "labels": "precompute",
+    "agreement": "precompute",
     "runs": "distill",
 }
 """Kind of artifact to the subcommand that makes it."""

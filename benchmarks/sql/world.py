@@ -6,8 +6,6 @@ noise of the position and noise of the teacher, the tail's mass is drawn to keep
 target is a candidate every third time, and else any item.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -73,7 +71,9 @@ def _items(draw: np.random.Generator, popularity: Ints) -> pa.Table:
         {
             "item": pa.array(np.arange(ITEMS, dtype=np.int32)),
             "item_id": [f"B{code:09}" for code in range(ITEMS)],
-            "title": [f"item number {code} of this catalogue, with a title as long as they are" for code in range(ITEMS)],
+            "title": [
+                f"item number {code} of this catalogue, with a title as long as they are" for code in range(ITEMS)
+            ],
             "brand": [f"brand {number}" for number in draw.integers(0, 900, ITEMS)],
             "categories": [f"aisle {a}, shelf {a}.{s}" for a, s in zip(aisle, shelf, strict=True)],
             "description": ["what there is to say of it, " * number for number in draw.integers(0, 20, ITEMS)],
@@ -82,7 +82,7 @@ def _items(draw: np.random.Generator, popularity: Ints) -> pa.Table:
     )
 
 
-def _tastes(corpus: Corpus) -> Iterator:
+def _tastes(corpus: Corpus) -> tuple[Ints, Floats]:
     """Return candidates and their scores, int32 and float32 [tastes, candidates], distinct within a row."""
     draw = np.random.default_rng(_TASTE)
     popularity = np.log(corpus.items["popularity"].to_numpy() + 1).astype(np.float32)

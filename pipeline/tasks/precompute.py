@@ -1,5 +1,6 @@
 """Labels of every teacher for every domain."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,11 +22,14 @@ from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
 from ckd.storage.folds import Fold
+from ckd.storage.labels import part_names
+from ckd.storage.sql.agreement import write_agreement
+from ckd.storage.sql.views import AGREEMENT
 from ckd.storage.vectors import read_vectors
 
 
 def precompute(configuration: Configuration) -> None:
-    """Make the labels that are not in the store and print the table of all.
+    """Make the labels that are not in the store, and the agreement of every two teachers; print the table of labels.
 
     Raises:
         UserError: there is no teacher, or one is not trained yet or does not fit.
@@ -38,7 +42,11 @@ def precompute(configuration: Configuration) -> None:
         if teacher in plan.trained():
             for fold in (None, *plan.label_folds(teacher)):
                 plan.frozen(teacher, domain, fold)  # one that is not trained yet is said before anything is labelled
-    teacher_table({pair: labels_of(plan, *pair) for pair in pairs})
+    labels = {pair: labels_of(plan, *pair) for pair in pairs}
+    for domain in configuration.domains:
+        for one, other in plan.pairs(domain):
+            _keep_agreement(plan, domain, one, other, labels)
+    teacher_table(labels)
 
 
 def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
@@ -71,6 +79,18 @@ def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
             lambda: serving_facts(opened(corpus, splits, serving=True), corpus, device),
             [partial(_opener(plan, teacher, domain, text, device, fold), splits=("train",)) for fold in folds],
         )
+
+
+def _keep_agreement(plan: Plan, domain: str, one: str, other: str, labels: Mapping[tuple[str, str], Artifact]) -> None:
+    """Store how far two teachers agree on a domain, unless the store has it."""
+    address = plan.agreement(one, other, domain)
+    if plan.store.find(address) is not None:
+        return
+    pair = labels[one, domain], labels[other, domain]
+    most = min(sum(receipt.rows for name, receipt in each.files.items() if name in part_names(each)) for each in pair)
+    with bar(f"agreement of {one} and {other} on {domain}", most, "positions") as progress:
+        kept = write_agreement(plan.store, address, *pair)
+        progress.advance(kept.files[AGREEMENT].rows)
 
 
 class _Open(Protocol):

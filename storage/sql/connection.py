@@ -49,8 +49,8 @@ def open_views(contents: Contents, memory_limit: str = "80%", threads: int | Non
     if threads is not None:
         settings["threads"] = threads
     connection = duckdb.connect(":memory:", config=settings)
-    connection.register_filesystem(ReadOnlyFiles(sources.files.values()))
-    connection.execute(f"set allowed_paths = {views.listed(sources.files)}")
+    connection.register_filesystem(sources.files)
+    connection.execute(f"set allowed_paths = {views.listed(sources.files.names)}")
     connection.execute("set enable_external_access = false")
     connection.execute("set disabled_filesystems = 'LocalFileSystem'")
     try:
@@ -68,16 +68,14 @@ class _Sources:
     """Collects the files that the views read, under the names by which they read them."""
 
     def __init__(self) -> None:
-        self.files: dict[str, StoredFile] = {}
+        self.files = ReadOnlyFiles()
 
     def add(self, artifact: Artifact, names: Iterable[str]) -> tuple[str, ...]:
         held = artifact.files
-        added = [StoredFile(artifact, name) for name in names if name in held]
-        self.files.update((file.virtual_name, file) for file in added)
-        return tuple(file.virtual_name for file in added)
+        return tuple(self.files.add(StoredFile(artifact, name)) for name in names if name in held)
 
     def schema(self, file: str) -> pa.Schema:
-        path = self.files[file].path
+        path = self.files.verified(file)
         try:
             return pq.read_schema(path)
         except (OSError, pa.ArrowInvalid) as error:
@@ -109,6 +107,14 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
         for source in contents.labels
         if (files := sources.add(source.artifact, part_names(source.artifact)))
     ]
+    agreements = [
+        branch(
+            sources.add(artifact, [views.AGREEMENT]),
+            {"domain": domain, "teacher": teacher, "other": other},
+            {"closer": views.closer(views.quoted(teacher), views.quoted(other))},
+        )
+        for domain, teacher, other, artifact in contents.agreements
+    ]
     of_run = {"run": views.RUN_OF_FILE}
     ranks = [branch(files, known, of_run) for known, files in _run_files(contents, sources, RANKS)]
     students = [
@@ -122,7 +128,7 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
         "interactions": views.INTERACTIONS,
         "labels": views.union("labels", labels, types),
         "label_items": views.LABEL_ITEMS,
-        "agreement": views.agreement(labels, types),
+        "agreement": views.agreement(labels, agreements, types),
         "metrics": views.metrics(views.union("metrics", students, types)),
         "ranks": views.union("ranks", ranks, types),
     }

@@ -7,7 +7,7 @@ false))``, which it counts as a SELECT. So the local file system is off altogeth
 
 import os
 import threading
-from collections.abc import Iterable
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,14 +30,6 @@ class StoredFile(NamedTuple):
         """Where it is."""
         return self.artifact.path / self.name
 
-    def verified(self) -> Path:
-        """Return where it is after comparing its bytes with the recorded digest.
-
-        Raises:
-            DamagedArtifact: they differ.
-        """
-        return self.artifact.verified(self.name)
-
     @property
     def virtual_name(self) -> str:
         """The name by which queries know it: no character of it comes from a user's path."""
@@ -56,11 +48,21 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no 
     protocol = PROTOCOL
     cachable = False
 
-    def __init__(self, files: Iterable[StoredFile]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._files = {self._strip_protocol(file.virtual_name): file for file in files}
+        self._files: dict[str, StoredFile] = {}
         self._verified: set[str] = set()
-        self._verifying = {name: threading.Lock() for name in self._files}
+        self._verifying: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def add(self, file: StoredFile) -> str:
+        """Let a file be read; return the name by which queries know it."""
+        self._files[self._strip_protocol(file.virtual_name)] = file
+        return file.virtual_name
+
+    @property
+    def names(self) -> list[str]:
+        """The names by which queries know the files."""
+        return [file.virtual_name for file in self._files.values()]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -69,13 +71,20 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> "_SharedFile":
         if mode != "rb":
             raise PermissionError(f"{path} is read-only")
+        return _SharedFile(self.verified(path))
+
+    def verified(self, path: str) -> Path:
+        """Return where a file is, after comparing it with its digest if that was not done yet.
+
+        Raises:
+            DamagedArtifact: they differ.
+        """
         file = self._file(path)
-        name = self._strip_protocol(path)
-        with self._verifying[name]:
-            if name not in self._verified:
-                file.verified()
-                self._verified.add(name)
-        return _SharedFile(file.path)
+        with self._verifying[file.virtual_name]:
+            if file.virtual_name not in self._verified:
+                file.artifact.verified(file.name)
+                self._verified.add(file.virtual_name)
+        return file.path
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return name, size and type of a file."""

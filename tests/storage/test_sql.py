@@ -536,7 +536,8 @@ def test_a_flipped_bit_in_a_file_that_views_open_is_reported(tmp_path: Path) -> 
 def test_threads_that_share_a_file_do_not_move_each_other(stored: Stored) -> None:
     whole = (stored.runs[0].path / "ranks.parquet").read_bytes()
     stored_file = StoredFile(stored.runs[0], "ranks.parquet")
-    file = ReadOnlyFiles([stored_file]).open(stored_file.virtual_name, "rb")
+    files = ReadOnlyFiles()
+    file = files.open(files.add(stored_file), "rb")
     file.seek(10)
     with ThreadPoolExecutor(1) as other:
         other.submit(file.seek, 200).result()
