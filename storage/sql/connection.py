@@ -42,26 +42,41 @@ def open_views(contents: Contents, memory_limit: str = "80%", threads: int | Non
 
     Raises:
         DamagedArtifact: a file that had to be opened does not hold what was written.
+        UserError: the limit of memory is none, or too small for the views themselves.
     """
     sources = _Sources()
     statements = _view_statements(contents, sources)
     settings: dict[str, str | bool | int | float | list[str]] = {**_CLOSED, "memory_limit": memory_limit}
     if threads is not None:
         settings["threads"] = threads
-    connection = duckdb.connect(":memory:", config=settings)
+    try:
+        connection = duckdb.connect(":memory:", config=settings)
+    except duckdb.Error as error:
+        raise user_error(error) from None
     connection.register_filesystem(sources.files)
     connection.execute(f"set allowed_paths = {views.listed(sources.files.names)}")
     connection.execute("set enable_external_access = false")
     connection.execute("set disabled_filesystems = 'LocalFileSystem'")
+    # It goes to standard output, between the rows, as soon as a question takes two seconds.
+    connection.execute("set enable_progress_bar = false")
     try:
         _create_runs(connection, contents)
         for name, statement in statements.items():
             connection.execute(f"create view {name} as {statement}")
     except duckdb.Error as error:
         connection.close()
+        if KeyboardInterrupt.__name__ in str(error):  # it came while DuckDB called our file system
+            raise KeyboardInterrupt from None
         raise user_error(error) from None
     connection.execute("set lock_configuration = true")
     return connection
+
+
+def memory_limit_of(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return how many bytes the queries of a connection may hold."""
+    ((text,),) = connection.execute("select current_setting('memory_limit')").fetchall()
+    number, unit = text.split()
+    return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
 
 
 class _Sources:
