@@ -10,7 +10,7 @@ import click
 
 from ckd.pipeline.commands import Request, requested
 from ckd.pipeline.config.problems import hint
-from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained, unreachable
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, USER_ERROR, explained, unreachable
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -29,8 +29,6 @@ COMMANDS = {
     "config": ("ckd.pipeline.commands.config", "Print the effective configuration, or list all its keys."),
 }
 """Module and one line of help by subcommand, so that `ckd --help` need not import them."""
-
-USER_ERROR = 2
 
 _SILENCE = 30
 """Seconds that are left to the first process to say what went wrong."""

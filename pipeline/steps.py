@@ -21,7 +21,7 @@ class Step:
 
     Attributes:
         command: the `ckd` command that makes it.
-        what: its kind: corpus, text, teacher, labels or run.
+        what: its kind: corpus, text, teacher, labels, agreement or run.
         subject: teacher, domain, student as far as they apply.
         state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)`` or ``compute``.
         why: the reason, one phrase.

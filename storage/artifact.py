@@ -22,6 +22,7 @@ MAKERS = {
     "teachers": "pretrain",
     "vectors": "precompute",
     "labels": "precompute",
+    "agreement": "precompute",
     "runs": "distill",
 }
 """Kind of artifact to the subcommand that makes it."""
