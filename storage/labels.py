@@ -22,6 +22,7 @@ from ckd.storage.artifact import Artifact, Draft, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.parquet import read_table, write_table
+from ckd.storage.rounding import COARSEST
 from ckd.storage.vectors import fixed_lists, matrix
 
 ROW_GROUP = 4_096
@@ -37,8 +38,6 @@ UNLISTED_FIRST = "unlisted_first"
 FOLDS = "folds"
 """Fact of labels out of fold: how many folds there are."""
 
-_ROUNDING = 2.0**-7
-"""Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
 _LEAST = 1e-12
 _SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
 _WIDE = ("items", "logprobs", "state")
@@ -173,7 +172,8 @@ def above_the_rest(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.N
     """
     if _from_lists(artifact, block):
         share = _share(block, n_items)
-        above = block.logprobs > (share + _ROUNDING * np.abs(share))[:, None]
+        # No share of several equal ones is above 1/2, so the margin is wider than what any rounding moves.
+        above = block.logprobs > (share + COARSEST * np.abs(share))[:, None]
         if artifact.facts[LISTED_WITHIN] <= block.k:
             return np.asarray(above)
     else:
@@ -245,27 +245,3 @@ def _as_table(block: LabelBlock, corpus: Corpus) -> pa.Table:
 def _lists(matrix: npt.NDArray[Any]) -> pa.ListArray:
     offsets = np.arange(0, matrix.size + 1, max(matrix.shape[1], 1), dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))
-
-
-def round_float16(values: npt.NDArray[np.floating]) -> Floats:
-    """Round to float16 precision, typed float32: the spare mantissa bits are zero and compress away.
-
-    The error is at most 2^-11 of the value: 0.004 for a log-probability of -8 to -16. Values beyond float16's
-    range are clipped to it.
-    """
-    limit = float(np.finfo(np.float16).max)
-    return np.clip(values, -limit, limit).astype(np.float16).astype(np.float32)
-
-
-def round_bfloat16(values: npt.NDArray[np.floating]) -> Floats:
-    """Round to bfloat16 precision (nearest, ties to even), typed float32.
-
-    The error is at most 2^-8 of the value: 0.03 for a log-probability of -8.
-    """
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-ROUNDINGS = {"float32": lambda values: values.astype(np.float32), "float16": round_float16, "bfloat16": round_bfloat16}
-"""``labels.precision`` to the rounding of stored log-probabilities."""
