@@ -9,8 +9,9 @@ Labels out of fold say so in their facts. Those of a training position are from 
 vectors are ``vectors-fold-<number>.parquet``; all others, and ``vectors.parquet``, from the teacher of all users.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ import pyarrow.compute as pc
 from ckd.storage.artifact import Artifact, Draft, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.errors import DamagedArtifact
-from ckd.storage.parquet import read_table, write_table
+from ckd.storage.parquet import number_bytes, read_groups, read_table, write_table
 from ckd.storage.rounding import COARSEST
+from ckd.storage.scratch import Columns, spilled
 from ckd.storage.vectors import fixed_lists, matrix
 
 ROW_GROUP = 4_096
@@ -93,11 +95,42 @@ class LabelBlock:
         return int(self.items.shape[1])
 
 
+def joined(blocks: Iterable[LabelBlock]) -> LabelBlock:
+    """Return the labels of several blocks, at least one, as one, in memory."""
+    every = list(blocks)
+    # Nobody knows how many items those without rows would store.
+    full = [block for block in every if len(block)] or every[:1]
+    if len(full) == 1:
+        return full[0]
+    columns = [name for name, column in vars(full[0]).items() if column is not None]
+    whole: dict[str, Any] = {name: np.concatenate([vars(block)[name] for block in full]) for name in columns}
+    return LabelBlock(**{"state": None, **whole})
+
+
+def streamed(blocks: Iterable[LabelBlock], folder: Path) -> LabelBlock:
+    """Return the same as :func:`joined`, bit for bit, with items, logprobs and states left on the disk.
+
+    Args:
+        blocks: read one at a time.
+        folder: of the file; see :func:`ckd.storage.scratch.spilled`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    rest = []
+
+    def wide() -> Iterator[Columns]:
+        for block in blocks:
+            rest.append(replace(block, items=block.items[:, :0], logprobs=block.logprobs[:, :0], state=None))
+            yield {name: vars(block)[name] for name in _WIDE if vars(block)[name] is not None}
+
+    columns: dict[str, Any] = spilled(wide(), folder)
+    return replace(joined(rest), **columns)
+
+
 def in_order(blocks: Sequence[LabelBlock]) -> LabelBlock:
     """Return the labels of several blocks, at least one, as one, sorted by user and position."""
-    columns = [name for name, column in vars(blocks[0]).items() if column is not None]
-    joined: dict[str, Any] = {name: np.concatenate([vars(block)[name] for block in blocks]) for name in columns}
-    whole = LabelBlock(**{"state": None, **joined})
+    whole = joined(blocks)
     return whole.take(np.lexsort((whole.position, whole.user)))
 
 
@@ -118,9 +151,15 @@ def part_names(artifact: Artifact) -> list[str]:
 
 
 def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | None = None) -> LabelBlock:
-    """Load all labels of one (teacher, domain) into memory, in one pass.
+    """Load all labels of one (teacher, domain) into memory; arguments and errors of :func:`label_blocks`."""
+    return joined(label_blocks(artifact, corpus, columns))
 
-    Users are matched by identifier, never by row number, so a teacher may lack positions.
+
+def label_blocks(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | None = None) -> Iterator[LabelBlock]:
+    """Yield the labels of one (teacher, domain) in order: a row group at a time, at least one block.
+
+    Only the columns that hold one value per label are in memory as a whole. Users are matched by identifier, never by
+    row number, so a teacher may lack positions.
 
     Args:
         artifact: the label artifact.
@@ -130,8 +169,30 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
     Raises:
         DamagedArtifact: a file's bytes differ from what was written, or a user or target is not in the corpus.
     """
-    tables = [read_table(artifact.verified(name), _wanted(columns)) for name in part_names(artifact)]
-    table = pa.concat_tables(tables)
+    wide = list(_WIDE if columns is None else columns)
+    every = _without_lists(artifact, corpus)
+    first = 0
+    if wide:
+        for name in part_names(artifact):
+            # Beside the wide columns one that is always there, and tells how many rows there are.
+            for table in read_groups(artifact.path / name, ["position", *wide]):
+                if table.num_rows:
+                    block = every.take(np.arange(first, first + table.num_rows))
+                    yield replace(block, **_lists_of(table))
+                    first += table.num_rows
+    if not first:
+        yield every
+
+
+def memory_of(artifact: Artifact, columns: Sequence[str]) -> int:
+    """Return the bytes that some of ``items``, ``logprobs`` and ``state`` take in memory; from the files' footers."""
+    return sum(number_bytes(artifact.path / name, columns) for name in part_names(artifact))
+
+
+def _without_lists(artifact: Artifact, corpus: Corpus) -> LabelBlock:
+    """Load the columns that hold one value per label, after a look at every byte of the files."""
+    wanted = ["user_id", "split", "target", *_SCALARS]
+    table = pa.concat_tables([read_table(artifact.verified(name), wanted) for name in part_names(artifact)])
     user = pc.index_in(table["user_id"], value_set=corpus.user_ids)
     if user.null_count:
         raise DamagedArtifact(f"{artifact.path} holds labels of users that are not in corpus {corpus.key[:16]}")
@@ -143,10 +204,15 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
         user=user.to_numpy().astype(np.int32),
         split=split.to_numpy().astype(np.int8),
         target=target.to_numpy().astype(np.int32),
-        state=matrix(table["state"]) if "state" in table.column_names else None,
-        **{name: _loaded(table, name) for name in ("items", "logprobs")},
+        items=np.empty((table.num_rows, 0), np.int32),
+        logprobs=np.empty((table.num_rows, 0), np.float32),
+        state=None,
         **{name: table[name].to_numpy() for name in _SCALARS},
     )
+
+
+def _lists_of(table: pa.Table) -> dict[str, Any]:
+    return {name: matrix(table[name]) for name in _WIDE if name in table.column_names}
 
 
 def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats | None:
@@ -209,18 +275,6 @@ def fold_of_rows(artifact: Artifact, block: LabelBlock, corpus: Corpus) -> Ints 
     if folds is None:
         return None
     return np.where(block.split == SPLITS.index("train"), corpus.folds(folds)[block.user], 0).astype(np.int32)
-
-
-def _wanted(columns: Sequence[str] | None) -> list[str] | None:
-    if columns is None:
-        return None
-    return ["user_id", "split", "target", *_SCALARS, *(name for name in _WIDE if name in columns)]
-
-
-def _loaded(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    if name not in table.column_names:
-        return np.empty((table.num_rows, 0), np.int32 if name == "items" else np.float32)
-    return matrix(table[name])
 
 
 def _as_table(block: LabelBlock, corpus: Corpus) -> pa.Table:

@@ -1,0 +1,78 @@
+"""Rows that are too many for memory: written once, in order, to a file without a name, then read at any place."""
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ckd.storage.errors import UserError
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+def spilled(blocks: Iterable[Columns], folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of several blocks, one after the other, as arrays that the system reads from a file.
+
+    A row's columns lie side by side, so that a row costs one place of the disk; what of the file fits into the system's
+    cache stays there. The file has no name from its first byte on, so nothing is left of it, whatever ends the process;
+    it is gone with the last array. It is mapped only when it is whole: a full disk is an error of a write, where it
+    would be a deadly signal while writing into a mapping.
+
+    Args:
+        blocks: each of the same columns, [n, ...] with n of its own; those without rows are passed over.
+        folder: where the file is; made where it is not there.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    record: np.dtype[Any] | None = None
+    rows = 0
+    with _unnamed(folder) as file:
+        for block in blocks:
+            count = len(next(iter(block.values())))
+            if not count:
+                continue
+            record = record or np.dtype([(name, column.dtype, column.shape[1:]) for name, column in block.items()])
+            filled = np.empty(count, record)
+            for name, column in block.items():
+                filled[name] = column
+            _write(file, memoryview(filled.tobytes()), folder)
+            rows += count
+        if record is None:
+            return {}
+        mapped = mmap.mmap(file.fileno(), rows * record.itemsize)
+    if hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_RANDOM)  # what follows a row on the disk is not what is asked for next
+    whole = np.frombuffer(mapped, record)
+    return {name: whole[name] for name in record.names or ()}
+
+
+def _unnamed(folder: Path) -> FileIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        raise UserError(_unwritable(folder, error)) from error
+    return file
+
+
+def _write(file: FileIO, data: memoryview, folder: Path) -> None:
+    while data:
+        try:
+            written = file.write(data)
+        except OSError as error:
+            raise UserError(_unwritable(folder, error)) from error
+        data = data[written:]
+
+
+def _unwritable(folder: Path, error: OSError) -> str:
+    return (
+        f"{folder}: {os.strerror(error.errno or 0)}: labels that distill.labels_in_memory keeps out of memory need a "
+        "temporary file there; make room, name another folder as distill.scratch, or allow them more memory"
+    )
