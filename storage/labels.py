@@ -121,7 +121,7 @@ def streamed(blocks: Iterable[LabelBlock], folder: Path) -> LabelBlock:
 
     def wide() -> Iterator[Columns]:
         for block in blocks:
-            rest.append(replace(block, items=block.items[:, :0], logprobs=block.logprobs[:, :0], state=None))
+            rest.append(replace(block, **_no_lists(len(block))))
             yield {name: vars(block)[name] for name in _WIDE if vars(block)[name] is not None}
 
     columns: dict[str, Any] = spilled(wide(), folder)
@@ -204,11 +204,14 @@ def _without_lists(artifact: Artifact, corpus: Corpus) -> LabelBlock:
         user=user.to_numpy().astype(np.int32),
         split=split.to_numpy().astype(np.int8),
         target=target.to_numpy().astype(np.int32),
-        items=np.empty((table.num_rows, 0), np.int32),
-        logprobs=np.empty((table.num_rows, 0), np.float32),
-        state=None,
+        **_no_lists(table.num_rows),
         **{name: table[name].to_numpy() for name in _SCALARS},
     )
+
+
+def _no_lists(rows: int) -> dict[str, Any]:
+    # New ones: a view of no columns would keep all of them in memory.
+    return {"items": np.empty((rows, 0), np.int32), "logprobs": np.empty((rows, 0), np.float32), "state": None}
 
 
 def _lists_of(table: pa.Table) -> dict[str, Any]:

@@ -39,10 +39,7 @@ def spilled(blocks: Iterable[Columns], folder: Path) -> dict[str, npt.NDArray[An
             if not count:
                 continue
             record = record or np.dtype([(name, column.dtype, column.shape[1:]) for name, column in block.items()])
-            filled = np.empty(count, record)
-            for name, column in block.items():
-                filled[name] = column
-            _write(file, memoryview(filled.tobytes()), folder)
+            _write(file, _records(block, count, record), folder)
             rows += count
         if record is None:
             return {}
@@ -60,6 +57,13 @@ def _unnamed(folder: Path) -> FileIO:
     except OSError as error:
         raise UserError(_unwritable(folder, error)) from error
     return file
+
+
+def _records(block: Columns, rows: int, record: np.dtype[Any]) -> memoryview:
+    filled = np.empty(rows, record)
+    for name, column in block.items():
+        filled[name] = column
+    return memoryview(filled.view(np.uint8))
 
 
 def _write(file: FileIO, data: memoryview, folder: Path) -> None:

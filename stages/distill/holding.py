@@ -18,7 +18,7 @@ from ckd.storage.labels import LabelBlock, joined, label_blocks, memory_of, stre
 from ckd.storage.scratch import spilled
 
 _GB = 1e9
-_ROWS = 4_096
+_ROWS = 1_024
 """Rows at a time of what is computed from labels on the disk."""
 
 

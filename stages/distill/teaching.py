@@ -61,7 +61,7 @@ class Teaching:
     ) -> Self:
         """Load the training labels of all teachers and weigh them.
 
-        Labels larger than ``settings.labels_in_memory`` are streamed, a row group at a time, into a file and stay there.
+        Labels larger than ``settings.labels_in_memory`` go, a row group at a time, into a file, and stay there.
 
         Raises:
             UserError: a loss needs what the labels do not hold, or a teacher has no label to train on.

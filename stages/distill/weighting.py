@@ -15,7 +15,7 @@ Float64s = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 _TINY = 1e-12
-_AT_A_TIME = 4_096
+_AT_A_TIME = 1_024
 """Positions whose stored items are compared at once: labels may be larger than memory."""
 
 
