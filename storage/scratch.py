@@ -63,7 +63,7 @@ def _records(block: Columns, rows: int, record: np.dtype[Any]) -> memoryview:
     filled = np.empty(rows, record)
     for name, column in block.items():
         filled[name] = column
-    return memoryview(filled.view(np.uint8))
+    return filled.view(np.uint8).data
 
 
 def _write(file: FileIO, data: memoryview, folder: Path) -> None:
