@@ -50,6 +50,35 @@ def spilled(blocks: Iterable[Columns], folder: Path) -> dict[str, npt.NDArray[An
     return {name: whole[name] for name in record.names or ()}
 
 
+def expect(column: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+    """Have the system begin to read some rows of a column of :func:`spilled`; return before it has.
+
+    Rows that are asked for unexpected are read page by page, each waited for. Of arrays in memory nothing is expected.
+
+    Args:
+        column: the whole of it.
+        rows: int64 [n], in any order.
+    """
+    mapped = _mapping(column)
+    if mapped is None or not len(rows) or not hasattr(mapped, "madvise"):
+        return
+    begin = np.sort(rows) * column.strides[0]
+    first, last = begin // mmap.PAGESIZE, (begin + column.strides[0] - 1) // mmap.PAGESIZE
+    apart = np.flatnonzero(first[1:] > last[:-1] + 1) + 1
+    starts, ends = first[np.r_[0, apart]], last[np.r_[apart - 1, len(last) - 1]] + 1
+    for start, end in zip((starts * mmap.PAGESIZE).tolist(), (ends * mmap.PAGESIZE).tolist(), strict=True):
+        mapped.madvise(mmap.MADV_WILLNEED, start, min(end, len(mapped)) - start)
+
+
+def _mapping(column: npt.NDArray[Any]) -> mmap.mmap | None:
+    base: Any = column
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    return base if isinstance(base, mmap.mmap) else None
+
+
 def _unnamed(folder: Path) -> FileIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)

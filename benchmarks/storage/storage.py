@@ -5,10 +5,10 @@
     python benchmarks/storage/storage.py benchmarks/quality/two.yaml --synthetic 20000
 
 The labels of the store, or those of a random teacher over a catalogue of some size, cut to k items; their
-log-probabilities are computed again, so that each layout rounds the exact ones. Bytes are those of the columns of items
-and log-probabilities, and of whole files: ckd's hold all of a label but its state. Reading is from the system's cache to
-numpy arrays [n, k]; the aggregate, in plain DuckDB, is how often each item is stored, and its mean log-probability. All
-layouts take turns, medians are printed, and the machine's load.
+log-probabilities are computed again, so that each layout rounds the exact ones. Bytes are those of the columns of
+items and log-probabilities, and of whole files: ckd's hold all of a label but its state. Reading is from the system's
+cache to numpy arrays [n, k]; the aggregate, in plain DuckDB, is how often each item is stored, and its mean
+log-probability. All layouts take turns, medians are printed, and the machine's load.
 """
 
 import argparse

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ckd.storage.labels import LabelBlock
+from ckd.storage.scratch import expect
 
 Int64s = npt.NDArray[np.int64]
 
@@ -31,6 +32,7 @@ class Opinion:
         ranked: bool [N, k] or None, which items surely stand above all that are not stored; None means all.
         whole: whether the k items are the whole catalogue.
         temperature: by which this teacher's distribution is softened, beside the temperature of all.
+        on_disk: what of it is there, as the columns of :func:`ckd.storage.scratch.spilled`.
     """
 
     row: Tensor
@@ -45,6 +47,7 @@ class Opinion:
     ranked: Tensor | None = None
     whole: bool = False
     temperature: float = 1.0
+    on_disk: tuple[npt.NDArray[Any], ...] = ()
 
     @classmethod
     def of(
@@ -80,6 +83,7 @@ class Opinion:
         }
         if block.state is not None:
             given["state"] = wide(block.state)
+        ranked = optional.get("ranked")
         return cls(
             row=tensor(row),
             items=wide(block.items),
@@ -88,8 +92,16 @@ class Opinion:
             kept_mass=tensor(block.kept_mass),
             whole=whole,
             temperature=temperature,
+            on_disk=(block.items, *(() if ranked is None else (ranked,))) if streamed else (),
             **given,
         )
+
+    def expect(self, place: npt.NDArray[np.int64]) -> None:
+        """Have what is on the disk of some positions of the corpus, int64 [n], read before it is looked up."""
+        if self.on_disk:
+            row = self.row.cpu().numpy()[place]
+            for column in self.on_disk:
+                expect(column, row[row >= 0])
 
     @staticmethod
     def at(column: Tensor, row: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ class Teaching:
         found = [opinion.of_all_users() for opinion in self._opinions]
         return [vectors.cpu().numpy() for vectors in found if vectors is not None]
 
+    def expect(self, place: Int64s) -> None:
+        """Have the labels of some positions of the corpus, int64 [n], read from the disk before they are needed."""
+        for opinion in self._opinions:
+            opinion.expect(place)
+
     def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
 
@@ -126,6 +131,11 @@ class Teaching:
                 total[labelled] = total[labelled] + weight[place[labelled]] * value
             taught |= labelled
         return total, taught
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether any label is looked up on the disk: :meth:`expect` is worth its while."""
+        return any(opinion.on_disk for opinion in self._opinions)
 
     @property
     def in_closed_form(self) -> bool:

@@ -1,5 +1,7 @@
 """Rows in a file without a name: what was written is what is read, nothing is left, and no room is one clear line."""
 
+import ctypes
+import mmap
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckd.storage.errors import UserError
-from ckd.storage.scratch import spilled
+from ckd.storage.scratch import expect, spilled
 
 
 def block_of(rows, seed=0):
@@ -57,7 +59,7 @@ def test_the_file_has_no_name_while_it_is_read_or_after(tmp_path):
 def test_nothing_is_left_of_a_process_that_is_killed_while_it_writes(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; import numpy as np\n"
-        "from ckd.storage.scratch import spilled\n"
+        "from ckd.storage.scratch import expect, spilled\n"
         "def blocks():\n"
         "    yield {'x': np.zeros((1000, 9))}\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -72,7 +74,7 @@ def test_no_room_is_one_line_that_names_the_folder_and_the_settings(tmp_path):
     """The limit of a file's size ends a write as a full disk does."""
     code = (
         "import resource, sys; from pathlib import Path; import numpy as np\n"
-        "from ckd.storage.errors import UserError; from ckd.storage.scratch import spilled\n"
+        "from ckd.storage.errors import UserError; from ckd.storage.scratch import expect, spilled\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
         "try:\n"
         "    spilled(({'x': np.zeros((1000, 1))} for _ in range(99)), Path(sys.argv[1]))\n"
@@ -91,3 +93,42 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=rf"^{tmp_path}/file/folder: {os.strerror(20)}: labels that "):
         spilled([block_of(1)], tmp_path / "file" / "folder")
+
+
+def resident(column):
+    """Whether the system holds each page of the file that a column is in."""
+    libc, size = ctypes.CDLL(None, use_errno=True), column.strides[0] * len(column)
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    start = column.__array_interface__["data"][0]
+    assert libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(size), pages) == 0, os.strerror(ctypes.get_errno())
+    return np.frombuffer(pages, np.uint8) & 1 == 1
+
+
+def forget(column):
+    """Drop what the system holds of a mapped file; what it can't drop it keeps."""
+    column.sum()  # only what is in the tables of this process's memory is dropped
+    os.sync()
+    start, size = column.__array_interface__["data"][0], column.strides[0] * len(column)
+    pageout = 21  # Linux 5.4
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), pageout)
+
+
+def test_expected_rows_are_read_and_no_others(tmp_path):
+    """Rows of a page each."""
+    column = spilled([{"x": np.arange(2_000 * 1_024, dtype=np.int32).reshape(2_000, 1_024)}], tmp_path)["x"]
+    forget(column)
+    before, expected = resident(column), [7, 8, 1_000, 1_999]
+    if before.mean() > 0.1:
+        pytest.skip("this file system keeps its files in memory")
+    expect(column, np.array([1_999, 7, 8, 1_000, 7]))
+    for _ in range(100_000):
+        if resident(column)[expected].all():
+            break
+    assert resident(column)[expected].all()
+    assert set(np.flatnonzero(resident(column) & ~before).tolist()) <= set(expected)
+    np.testing.assert_array_equal(column[7], np.arange(7 * 1_024, 8 * 1_024))
+
+
+def test_nothing_is_expected_of_arrays_in_memory_or_of_no_rows(tmp_path):
+    expect(np.zeros((5, 3)), np.array([1, 2]))
+    expect(spilled([block_of(4)], tmp_path)["items"], np.array([], np.int64))
