@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ckd.storage.artifact import Artifact, Store
+from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, Positions, write_corpus
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, round_float16, write_part
+from ckd.storage.store import Store
 
 ITEMS, K = 20_000, 100
 SHARD = 16_384

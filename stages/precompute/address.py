@@ -39,7 +39,8 @@ def label_address(
         "top_k": settings.top_k,
         "splits": list(settings.splits),
         "state": settings.state,
-        "precision": settings.precision,
+        # The name that it had first: labels of then are labels of now.
+        "precision": "float32" if settings.precision == "exact" else settings.precision,
         "format": LABEL_FORMAT,
         **out_of_fold,
     }

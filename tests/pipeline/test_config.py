@@ -282,7 +282,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         "pipeline.yaml:3: domains.office.k_core: must be 1 or more, not 0",
         "pipeline.yaml:5: teachers.warm.pretrain.epocs: unknown key; did you mean epochs?",
         "pipeline.yaml:5: teachers.warm.pretrain: needs domains to train on; name at least one under sources",
-        "pipeline.yaml:6: labels.precision: must be one of float16, bfloat16, float32, not 'float61'; "
+        "pipeline.yaml:6: labels.precision: must be one of float16, bfloat16, fixed, exact, not 'float61'; "
         "did you mean float16?",
         "pipeline.yaml:6: labels.state: must be true: the loss in_batch scores items with the state; "
         "or take in_batch out of distill.loss",
