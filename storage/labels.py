@@ -176,7 +176,7 @@ def label_blocks(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | No
     if wide:
         for name in part_names(artifact):
             # Beside the wide columns one that is always there, and tells how many rows there are.
-            for table in read_groups(artifact.path / name, ["position", *wide]):
+            for table in read_groups(artifact.local(name), ["position", *wide]):
                 if table.num_rows:
                     block = every.take(np.arange(first, first + table.num_rows))
                     yield replace(block, **_lists_of(table))
@@ -187,7 +187,7 @@ def label_blocks(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | No
 
 def memory_of(artifact: Artifact, columns: Sequence[str]) -> int:
     """Return the bytes that some of ``items``, ``logprobs`` and ``state`` take in memory; from the files' footers."""
-    return sum(number_bytes(artifact.path / name, columns) for name in part_names(artifact))
+    return sum(number_bytes(artifact.local(name), columns) for name in part_names(artifact))
 
 
 def _without_lists(artifact: Artifact, corpus: Corpus) -> LabelBlock:

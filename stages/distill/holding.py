@@ -14,7 +14,7 @@ from ckd.stages.distill.controls import cut_to
 from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
-from ckd.storage.labels import LabelBlock, joined, label_blocks, memory_of, streamed
+from ckd.storage.labels import LabelBlock, joined, label_blocks, memory_of, part_names, streamed
 from ckd.storage.scratch import spilled
 
 _GB = 1e9
@@ -32,7 +32,8 @@ def scratch_of(labels: Iterable[Artifact], settings: DistillSettings) -> Path | 
     every = list(labels)
     if sum(memory_of(artifact, _columns(settings)) for artifact in every) <= settings.labels_in_memory * _GB:
         return None
-    return settings.scratch or every[0].path.parent
+    one = every[0]
+    return settings.scratch or one.local(part_names(one)[0]).parent.parent
 
 
 def training_labels(
