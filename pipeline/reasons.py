@@ -160,8 +160,8 @@ def _part(plan: Plan, product: Product, name: str) -> Product | None:
         return None
     if name.startswith(_OF_FOLDS):
         number = int(name.removeprefix(_OF_FOLDS).partition(".")[0])
-        folds = (fold for fold in plan.label_folds(product.teacher) if fold.number == number)
-        return _found(plan, "teachers", product.domain, product.teacher, next(folds, None))
+        own = [fold for fold in plan.label_folds(product.teacher) if fold.number == number]
+        return _found(plan, "teachers", product.domain, product.teacher, own[0]) if own else None
     if group not in ("teacher", "start"):
         return None
     adapted = product.kind != "teachers" and plan.teacher(product.teacher).adaptation() is not None
