@@ -1,4 +1,4 @@
-"""`ckd status --why`: which field differs from the nearest artifact, however deep it lies, as it is configured."""
+"""`ckd status --why`: which field differs from the nearest artifact, however deep, in the configuration's words."""
 
 import re
 import shutil
