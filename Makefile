@@ -1,10 +1,11 @@
 # `make run` distils the bundled sample, `make test` runs the tests, `make check` lints and type-checks.
+# `make faults` lets every write, flush and rename of the store fail, and every other thing happen that it must survive.
 # The first of them creates .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test check clean
+.PHONY: run test faults check clean
 
 run: .venv/.ready
 	$(BIN)/ckd precompute
@@ -12,6 +13,9 @@ run: .venv/.ready
 
 test: .venv/.ready
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+faults: .venv/.ready
+	$(BIN)/pytest -m faults --faults=long --numprocesses 2 --dist loadfile
 
 check: .venv/.ready
 	$(BIN)/ruff check .

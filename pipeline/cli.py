@@ -10,7 +10,7 @@ import click
 
 from ckd.pipeline.commands import Request, requested
 from ckd.pipeline.config.problems import hint
-from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, USER_ERROR, explained, unreachable
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -29,8 +29,6 @@ COMMANDS = {
     "config": ("ckd.pipeline.commands.config", "Print the effective configuration, or list all its keys."),
 }
 """Module and one line of help by subcommand, so that `ckd --help` need not import them."""
-
-USER_ERROR = 2
 
 _SILENCE = 30
 """Seconds that are left to the first process to say what went wrong."""
@@ -94,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever is still buffered has no reader; without this the interpreter complains about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        line = explained(error)
+    except Exception as error:
+        line = explained(error) if isinstance(error, OSError) else unreachable(error)
         if line is None:
             raise
         return _fail(f"error: {line}")

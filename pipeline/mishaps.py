@@ -1,7 +1,10 @@
-"""What ends a command early, in words: the file system, and Ctrl-C."""
+"""What ends a command early, in words and exit codes: a mistake, the file system, Ctrl-C."""
 
 import errno
+import os
 
+USER_ERROR = 2
+"""Exit code after a mistake of the user."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 GO_ON = "interrupted; run the same command again to go on"
@@ -18,9 +21,28 @@ _FULL = {
 }
 
 
+_FAILING = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}
+
+_ELSEWHERE = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "adlfs", "azure"}
+"""Packages that reach object stores, whose errors are of no common kind."""
+
+
+def unreachable(error: Exception) -> str | None:
+    """Return the line for a store that stopped to answer; None for anything else."""
+    if type(error).__module__.partition(".")[0] not in _ELSEWHERE:
+        return None
+    return f"the store could not be reached: {error}; nothing stored was harmed; run the same command again to go on"
+
+
 def explained(error: OSError) -> str | None:
-    """Return the line for a full disk or a forbidden file; None for what is not the user's to mend."""
+    """Return the line for a full or failing disk or a forbidden file; None for what is not the user's to mend."""
     number = error.errno or 0
+    if number in _FAILING:
+        place = f" at {error.filename}" if error.filename else ""
+        return (
+            f"the disk fails{place} ({os.strerror(number).lower()}): what is whole in the store is kept; mend it or "
+            "name another store, and run the same command again"
+        )
     if number in _FULL:
         place = f" at {error.filename}" if error.filename else ""
         return f"{_FULL[number]}{place}: nothing stored was harmed; make room and run the same command again"

@@ -5,12 +5,13 @@ Computing an address reads raw files and small manifests only, so that a plan is
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ckd.pipeline.config.models import Configuration
 from ckd.stages.distill.address import run_address
-from ckd.stages.precompute.address import item_vectors_address, label_address
+from ckd.stages.precompute.address import agreement_address, item_vectors_address, label_address
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
@@ -239,6 +240,19 @@ class Plan:
         folds = [self._opinion(teacher, domain, fold)[1] for fold in self.label_folds(teacher)]
         return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain), folds)
 
+    def pairs(self, domain: str) -> list[tuple[str, str]]:
+        """Return every two teachers that label a domain, each pair and all of them in order of name."""
+        names = [name for name in self.configuration.teachers if self.teacher(name).labels(domain)]
+        return list(combinations(sorted(names), 2))
+
+    def agreement(self, one: str, other: str, domain: str) -> Address:
+        """Return the agreement of two teachers on one domain.
+
+        Raises:
+            Pending: one of them has not been trained yet.
+        """
+        return agreement_address(self.labels(one, domain), self.labels(other, domain))
+
     def item_vectors(self, teacher: str, domain: str, fold: Fold | None = None) -> Address | None:
         """Return the item vectors of a teacher for one domain, or None if they are not kept apart from labels."""
         if not self.teacher(teacher).encodes_items:
@@ -335,5 +349,9 @@ class Plan:
 
 
 def trained_files(artifact: Artifact) -> dict[str, Path]:
-    """Return the files of a frozen teacher that ckd trained, by role."""
-    return {name: artifact.local(name) for name in artifact.files if name != CURVE}
+    """Return the files of a frozen teacher that ckd trained, by role.
+
+    Raises:
+        DamagedArtifact: one does not hold what was written.
+    """
+    return {name: artifact.verified(name) for name in artifact.files if name != CURVE}

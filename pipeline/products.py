@@ -27,7 +27,7 @@ class Product:
             Raises:
                 Pending: what it is made from has not been made yet.
                 UserError: what it is made from cannot be read.
-        domain, teacher, fold, text, run: what it is of, as far as they apply.
+        domain, teacher, pair, fold, text, run: what it is of, as far as they apply; ``pair`` are two teachers.
         step: of a trained teacher: ``pretrain`` or ``adapt``.
     """
 
@@ -40,6 +40,7 @@ class Product:
     text: TextSettings | None = None
     run: Run | None = None
     step: str | None = None
+    pair: tuple[str, str] | None = None
 
 
 def products(plan: Plan) -> Iterator[Product]:
@@ -55,6 +56,10 @@ def products(plan: Plan) -> Iterator[Product]:
     for teacher in configuration.teachers:
         for domain in plan.labelled(teacher):
             yield from _said(plan, teacher, domain)
+    for domain in configuration.domains:
+        for one, other in plan.pairs(domain):
+            address = partial(plan.agreement, one, other, domain)
+            yield Product("agreement", f"{one} and {other}, {domain}", address, domain, pair=(one, other))
     for run in plan.runs():
         yield Product("runs", str(run), partial(plan.run, run), run=run)
 
@@ -105,7 +110,7 @@ def may_be(plan: Plan, product: Product, folder: Location, inputs: Inputs | None
     if product.kind == "labels":
         names = f"teacher={product.teacher}", f"domain={product.domain}"
         return (folder.parent.parent.name, folder.parent.name) == names
-    if inputs is None or product.kind == "corpus":
+    if inputs is None or product.kind in ("corpus", "agreement"):
         return True
     if product.run is not None:
         of = {"student": product.run.student, "domains": list(product.run.domains), "distilled": product.run.distilled}

@@ -8,6 +8,7 @@ from ckd.pipeline.products import Product, products
 from ckd.pipeline.reasons import as_configured, changes, is_there, nearest
 from ckd.storage.artifact import MAKERS
 from ckd.storage.draft import Draft
+from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
 from ckd.storage.progress import shards_done, training_states
 
@@ -20,7 +21,7 @@ class Step:
 
     Attributes:
         command: the `ckd` command that makes it.
-        what: its kind: corpus, text, teacher, labels or run.
+        what: its kind: corpus, text, teacher, labels, agreement or run.
         subject: teacher, domain, student as far as they apply.
         state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)`` or ``compute``.
         why: the reason, one phrase.
@@ -48,7 +49,7 @@ def _step(plan: Plan, product: Product) -> Step:
     command, what = MAKERS[product.kind], {"teachers": "teacher", "runs": "run"}.get(product.kind, product.kind)
     try:
         address = product.address()
-    except Pending as pending:
+    except (Pending, DamagedArtifact) as pending:
         return Step(command, what, product.subject, COMPUTE, str(pending), product)
     if address is None:
         raise ValueError(f"{product} has no address")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ckd.pipeline.commands import Request
@@ -58,7 +57,7 @@ class Chosen:
         return chosen
 
 
-def place_of(request: Request, store: Path | None) -> Place:
+def place_of(request: Request, store: str | None) -> Place:
     """Return the store that a command line means: one that it names, or the configuration's.
 
     Raises:
@@ -72,9 +71,10 @@ def place_of(request: Request, store: Path | None) -> Place:
     idle = "--set" if request.overrides else f"-c {request.named}" if request.named else None
     if idle is not None:
         raise UserError(f"--store reads no configuration, so {idle} changes nothing; leave one of them out")
-    if not store.is_dir():
+    found = Store(store)
+    if not found.root.is_dir():
         raise UserError(f"--store {store}: there is no such folder; name the store that holds the run")
-    return Place(Store(store), None, "auto")
+    return Place(found, None, "auto")
 
 
 def choose_run(place: Place, name: str) -> Chosen:

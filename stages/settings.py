@@ -19,6 +19,14 @@ Located = Annotated[str, RelativeToFile()]
 """A path in which ``{domain}`` may stand for the name of the domain that is asked for."""
 
 
+class FolderOrUrl:
+    """Marks text that is an fsspec URL, or a path, counted from the folder of the configuration file."""
+
+
+Place = Annotated[str, FolderOrUrl()]
+"""A folder of this machine, or the prefix of an object store."""
+
+
 class NameOrFolder:
     """Marks text that is a published name, or a path: where it starts with ``.``, ``/`` or ``~`` or is a folder."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from ckd.storage import files
 from ckd.storage.cache import forget, local_copy
 from ckd.storage.errors import DamagedArtifact
-from ckd.storage.location import Location
+from ckd.storage.location import Location, read
 from ckd.storage.manifest import MANIFEST, parsed
 from ckd.storage.trust import Signature, signature, trusted
 
@@ -22,6 +22,7 @@ MAKERS = {
     "teachers": "pretrain",
     "vectors": "precompute",
     "labels": "precompute",
+    "agreement": "precompute",
     "runs": "distill",
 }
 """Kind of artifact to the subcommand that makes it."""
@@ -152,7 +153,7 @@ def described(path: Location, manifest: str = MANIFEST) -> Artifact | None:
         UserError: a newer version of ckd wrote it.
     """
     try:
-        text = (path / manifest).read_bytes().decode()
+        text = read(path / manifest).decode()
     except (OSError, ValueError):
         return None
     content = parsed(text, path / manifest)

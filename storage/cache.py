@@ -1,10 +1,12 @@
 """Copies on this machine of the files of a store that is elsewhere, by digest; they may be removed at any time."""
 
 import os
-import tempfile
+import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ckd.storage.disk import disk
 from ckd.storage.files import sha256_file
 
 if TYPE_CHECKING:
@@ -31,20 +33,20 @@ def local_copy(path: "UPath", sha256: str) -> Path:
     copy = cache_folder() / sha256[:2] / sha256 / path.name
     if copy.is_file():
         return copy
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=copy.parent)
-    os.close(descriptor)
-    fetched = Path(name)
+    disk().make_folder(copy.parent)
+    fetched = copy.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.fs.get_file(path.path, str(fetched))
+        disk().write(fetched, lambda local: path.fs.get_file(path.path, str(local)))
         if sha256_file(fetched) != sha256:
             raise ValueError(f"{path} has other bytes than SHA-256 {sha256}")
-        fetched.replace(copy)
-    finally:
-        fetched.unlink(missing_ok=True)
+        disk().rename(fetched, copy)
+    except BaseException:
+        with suppress(OSError):  # what went wrong first is what is to be said
+            disk().remove(fetched)
+        raise
     return copy
 
 
 def forget(copy: Path) -> None:
     """Remove a copy that is not what it was."""
-    copy.unlink(missing_ok=True)
+    disk().remove(copy)

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ Fill = Callable[[Path], None]
 
 
 class Disk:
-    """The real thing. Paths are of this machine, but for ``put``, ``copy`` and ``delete``."""
+    """The real thing. Paths are of this machine, but for ``put``, ``sign``, ``copy`` and ``delete``."""
 
     def write(self, path: Path, fill: Fill) -> None:
         """Let ``fill`` write a file."""
@@ -65,6 +65,14 @@ class Disk:
         """Upload a file as one object, which appears whole or not at all."""
         destination.fs.put_file(str(source), destination.path)
 
+    def sign(self, path: "UPath", text: bytes, new: bool) -> None:
+        """Put a short object.
+
+        Raises:
+            FileExistsError: it is to be ``new``, and there is one.
+        """
+        path.fs.pipe_file(path.path, text, mode="create" if new else "overwrite")
+
     def copy(self, source: "UPath", destination: "UPath") -> None:
         """Copy an object within its store."""
         source.fs.cp_file(source.path, destination.path)
@@ -75,6 +83,11 @@ class Disk:
             path.fs.rm_file(path.path)
         except FileNotFoundError:
             return
+
+    def clear(self, path: "UPath") -> None:
+        """Remove the empty folders that some file systems keep of objects that are gone."""
+        with suppress(FileNotFoundError):
+            path.fs.rm(path.path, recursive=True)
 
 
 _disks = [Disk()]

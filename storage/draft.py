@@ -7,6 +7,7 @@ next writer trusts just those files in it whose digest still matches their recei
 In an object store, which knows no rename, all files are copied to their place and the manifest is put there last.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping
@@ -18,11 +19,13 @@ from ckd.storage import files
 from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.cache import local_copy
 from ckd.storage.disk import Fill
-from ckd.storage.keys import Address
-from ckd.storage.location import Location, inside
+from ckd.storage.errors import DamagedArtifact
+from ckd.storage.keys import Address, canonical_json
+from ckd.storage.location import Location, inside, read
 from ckd.storage.manifest import MANIFEST, SPARE, content_of, parsed, written
 
 RECEIPTS = ".receipts"
+_RECEIPT, _DIGEST = "receipt", "digest"
 FORMER = "manifest.former.json"
 """In a draft that mends a damaged artifact: the manifest of that artifact."""
 
@@ -82,7 +85,7 @@ class Draft:
     def former(self) -> dict[str, Any] | None:
         """Return what the manifest of the artifact said that this draft mends, or None if it mends none."""
         try:
-            text = (self.partial / FORMER).read_bytes().decode()
+            text = read(self.partial / FORMER).decode()
         except (OSError, ValueError):
             return None
         manifest = parsed(text, self.partial / FORMER)
@@ -102,8 +105,11 @@ class Draft:
             facts: what is to be remembered beside the files.
             device_seconds: of all writers together.
             earlier_seconds: wall clock of interrupted writers whose files are kept, added to that of this one.
+
+        Raises:
+            DamagedArtifact: a file is not there as it was added, or its receipt isn't.
         """
-        receipts = {path.stem: json.loads(path.read_text()) for path in inside(self._receipts)}
+        receipts = self._all_recorded()
         former = self.former()
         if former is not None and _digests(former["files"]) == _digests(receipts):
             content = former  # all its files are there again: the artifact is what it was
@@ -136,7 +142,17 @@ class Draft:
         return Artifact(self._final, manifest)
 
     def _record(self, name: str, receipt: Receipt) -> None:
-        files.write_text_durably(self._receipt_path(name), json.dumps(receipt.as_json()))
+        content = {_RECEIPT: receipt.as_json(), _DIGEST: _digest(receipt)}
+        files.write_text_durably(self._receipt_path(name), json.dumps(content))
+
+    def _all_recorded(self) -> dict[str, dict[str, Any]]:
+        receipts = {}
+        for name in [path.stem for path in inside(self._receipts)]:
+            receipt = self.recorded(name)
+            if receipt is None:
+                raise DamagedArtifact(f"{self.partial / name} is damaged; run the same command again to make it anew")
+            receipts[name] = receipt.as_json()
+        return receipts
 
     def _receipt_path(self, name: str) -> Location:
         return self._receipts / f"{name}.json"
@@ -149,10 +165,17 @@ def receipts_in(partial: Location) -> dict[str, Receipt | None]:
 
 
 def _receipt(path: Location) -> Receipt | None:
+    """Return what a receipt says, or None if there is none or it does not hold its own digest."""
     try:
-        return Receipt(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        content = json.loads(read(path))
+        receipt = Receipt(**content[_RECEIPT])
+        return receipt if content[_DIGEST] == _digest(receipt) else None
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _digest(receipt: Receipt) -> str:
+    return hashlib.sha256(canonical_json(receipt.as_json()).encode()).hexdigest()
 
 
 def _digests(receipts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -7,6 +7,7 @@ store knows no rename, but puts one object whole or not at all: there a folder i
 import hashlib
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,10 +48,13 @@ def write_durably(path: Location, fill: Fill) -> Written:
         disk().sync(temporary)
         written = Written(temporary.stat().st_size, sha256_file(temporary))
         disk().rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        disk().sync(path.parent)
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a write or a flush does not know of what
+            error.filename = str(path)
+        with suppress(OSError):  # what went wrong first is what is to be said
+            disk().remove(temporary)
         raise
-    disk().sync(path.parent)
     return written
 
 
@@ -60,9 +64,18 @@ def write_text_durably(path: Location, text: str) -> Written:
 
 
 def make_folder(path: Location) -> None:
-    """Make a folder and those above it, if they are not there; an object store has none."""
+    """Make a folder and those above it, durably, if they are not there; an object store has none."""
     if isinstance(path, Path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         disk().make_folder(path)
+        for folder in missing:
+            disk().sync(folder.parent)
+
+
+def settle(path: Location) -> None:
+    """Make what was put into a folder, or taken out of it, durable; in an object store it is."""
+    if isinstance(path, Path):
+        disk().sync(path)
 
 
 def move_directory(source: Location, destination: Location, last: str) -> None:
@@ -106,6 +119,7 @@ def remove_directory(path: Location, first: str | None = None) -> None:
         return
     for name in sorted((name for name, _ in _found(path)), key=lambda name: (name != first, name)):
         disk().delete(path / name)
+    disk().clear(path)
 
 
 def sizes(path: Location) -> dict[str, int]:

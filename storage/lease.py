@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ckd.storage.disk import disk
 from ckd.storage.errors import Busy
+from ckd.storage.location import read
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -46,7 +48,7 @@ def leased(path: "UPath", what: str) -> Iterator[None]:
         ended.set()
         renewing.join()
         if (_read(path) or {}).get("nonce") == mine["nonce"]:
-            _delete(path)
+            disk().delete(path)
 
 
 def living_lessee(path: "UPath") -> str | None:
@@ -57,13 +59,13 @@ def living_lessee(path: "UPath") -> str | None:
 
 def _take(path: "UPath", what: str, mine: dict[str, Any]) -> None:
     try:
-        path.fs.pipe_file(path.path, _text(mine), mode="create")
+        disk().sign(path, _text(mine), new=True)
         return
     except FileExistsError:
         record = _read(path)
     if record is not None and _lives(record):
         raise Busy(f"{what} is being written by {_words(record)}; wait for it to end or stop it")
-    path.fs.pipe_file(path.path, _text(mine))
+    disk().sign(path, _text(mine), new=False)
     time.sleep(_SETTLED)
     holder = _read(path) or {}
     if holder.get("nonce") != mine["nonce"]:
@@ -73,7 +75,7 @@ def _take(path: "UPath", what: str, mine: dict[str, Any]) -> None:
 def _renew(path: "UPath", mine: dict[str, Any], ended: threading.Event) -> None:
     while not ended.wait(RENEWAL):
         try:
-            path.fs.pipe_file(path.path, _text(mine))
+            disk().sign(path, _text(mine), new=False)
         except OSError:  # the next renewal may get through; the body's own writes say what is wrong
             continue
 
@@ -92,7 +94,7 @@ def _lives(record: dict[str, Any]) -> bool:
 def _read(path: "UPath") -> dict[str, Any] | None:
     """Return what a lease says, or None if there is none or it says nothing."""
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read(path))
         return record if record.keys() >= {"pid", "host", "nonce", "renewed"} else None
     except (FileNotFoundError, ValueError, AttributeError):
         return None
@@ -104,10 +106,3 @@ def _text(mine: dict[str, Any]) -> bytes:
 
 def _words(record: dict[str, Any]) -> str:
     return f"process {record['pid']} on {record['host']}" if record else "another process"
-
-
-def _delete(path: "UPath") -> None:
-    try:
-        path.fs.rm_file(path.path)
-    except FileNotFoundError:
-        return

@@ -12,21 +12,23 @@ Location: TypeAlias = "Path | UPath"
 """A folder or file: a Path where it is on this machine, a UPath (fsspec) where it is not."""
 
 _SCHEME = "://"
+FILE_URL = f"file{_SCHEME}"
+"""What a path of this machine may start with."""
 
 
 def is_url(text: str) -> bool:
     """Return whether a text names a place on another file system, such as ``s3://bucket/prefix``."""
-    return _SCHEME in text and not text.startswith(f"file{_SCHEME}")
+    return _SCHEME in text and not text.startswith(FILE_URL)
 
 
 def location(text: str | Path) -> Location:
     """Return the place that a path or an fsspec URL names.
 
     Raises:
-        UserError: no package that knows the URL's scheme is installed.
+        UserError: no package that knows the URL's scheme is installed, or the bucket is not there or not to be reached.
     """
     if isinstance(text, Path) or not is_url(text):
-        return Path(str(text).removeprefix(f"file{_SCHEME}"))
+        return Path(str(text).removeprefix(FILE_URL))
     from upath import UPath
 
     try:
@@ -39,12 +41,42 @@ def location(text: str | Path) -> Location:
             f"store {text}: {scheme}{_SCHEME} cannot be opened ({error}); install the fsspec package for it, "
             "such as s3fs, gcsfs or adlfs"
         ) from None
+    _check_bucket(found, text)
     return found
 
 
+def _check_bucket(place: "UPath", text: str) -> None:
+    bucket = place.path.partition("/")[0]  # nothing in front of a path that starts at a root
+    if not bucket:
+        return
+    try:
+        place.fs.info(bucket)
+    except FileNotFoundError:
+        raise UserError(f"store {text}: there is no bucket {bucket!r}; make it first, or name another store") from None
+    except Exception as error:  # every kind of file system has its own
+        raise UserError(f"store {text} cannot be reached: {error}; check the address and your credentials") from error
+
+
+def read(path: Location) -> bytes:
+    """Return what a file holds, as of one moment.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if isinstance(path, Path):
+        return path.read_bytes()
+    content: bytes = path.fs.cat_file(path.path)
+    return content
+
+
 def inside(folder: Location) -> list[Location]:
-    """Return what is directly in a folder, in order of path."""
-    return _in_order(folder.iterdir())
+    """Return what is directly in a folder, in order of path; an object store has no folders, so none is empty there."""
+    try:
+        return _in_order(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        if isinstance(folder, Path):
+            raise
+        return []
 
 
 def matching(folder: Location, pattern: str) -> list[Location]:

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from ckd.storage.disk import disk
 from ckd.storage.errors import Busy, UserError
+from ckd.storage.files import make_folder
 from ckd.storage.lease import leased, living_lessee
 from ckd.storage.location import Location
 
@@ -31,21 +32,19 @@ def exclusive(path: Location, what: str) -> Iterator[None]:
             yield
         return
     try:
-        disk().make_folder(path.parent)
+        make_folder(path.parent)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"the store cannot be made: {error.filename}: {error.strerror}; name another folder") from None
     with _locked(path, what) as stream:
-        stream.seek(0)
-        stream.truncate()
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
-        stream.flush()
+        disk().write(path, lambda _: _sign(stream))
         yield
 
 
 @contextmanager
 def _locked(path: Path, what: str) -> Iterator[TextIO]:
     while True:
-        with path.open("a+") as stream:
+        disk().write(path, Path.touch)
+        with path.open("r+") as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -123,6 +122,13 @@ def living_holder(path: Location) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return _holder(path)
+
+
+def _sign(stream: TextIO) -> None:
+    # Through the stream that is locked: on some network file systems, to close another one would end the lock.
+    stream.truncate()
+    json.dump({"pid": os.getpid(), "host": socket.gethostname()}, stream)
+    stream.flush()
 
 
 def _holder(path: Path) -> str:

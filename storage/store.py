@@ -8,7 +8,7 @@ from ckd.storage import files
 from ckd.storage.artifact import MAKERS, Artifact, described, load_artifact
 from ckd.storage.draft import FORMER, RECEIPTS, Draft
 from ckd.storage.keys import SHORT, Address
-from ckd.storage.location import Location, below, inside, location, matching
+from ckd.storage.location import Location, below, inside, location, matching, read
 from ckd.storage.lock import discard, exclusive, held, living_holder
 from ckd.storage.manifest import MANIFEST, SPARE, content_of, parsed, written
 
@@ -131,6 +131,7 @@ class Store:
                 for name in artifact.files:
                     if name not in damaged:
                         draft.adopt(artifact, name)
+                files.settle(partial)
                 # Last, for where it is, all is adopted.
                 files.write_text_durably(partial / FORMER, written(content_of(artifact.manifest)))
             files.remove_directory(artifact.path, MANIFEST)
@@ -158,7 +159,7 @@ class Store:
         """
         with self.locked(folder):
             try:
-                text = (folder / SPARE).read_bytes().decode()
+                text = read(folder / SPARE).decode()
             except (OSError, ValueError):
                 return None
             if load_artifact(folder) is None and parsed(text, folder / SPARE) is not None:

@@ -26,7 +26,35 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("unhurried", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("unhurried")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests of faults may take."""
+    parser.addoption(
+        "--faults",
+        choices=("short", "long"),
+        default="short",
+        help="short: about a minute of failing disks, kills and flipped bits; long: every one of them",
+    )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests counted."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    lines = [
+        line
+        for report in reports
+        for name, line in getattr(report, "user_properties", ())
+        if name == COUNTED and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("counted")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
 WORDS = ("red", "blue", "steel", "paper", "tape", "pen", "box", "glue", "nail", "ink", "large", "small")
+COUNTED = "counted"
+"""Name of the property under which a test says how many cases it went through."""
 MAIN = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
 GUARD = """
 import sys
@@ -196,6 +224,12 @@ def write_teacher(folder: Path, encoder: str, seed: int = 5) -> Path:
     config = Config(mode="pretrained", network=network, text_dimensions=TEXT_DIMENSIONS, text_encoder=encoder)
     save_config(config, folder / CONFIG)
     return folder
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """A function that takes a line, to be printed after all tests, about how many cases a test went through."""
+    return lambda line: record_property(COUNTED, line)
 
 
 @pytest.fixture(scope="session")

@@ -98,13 +98,12 @@ def of_a_run(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.argument("run", metavar="RUN")
     @click.option(
         "--store",
-        type=click.Path(path_type=Path),
-        metavar="FOLDER",
+        metavar="PLACE",
         help="Store that holds the run; without it, that of the configuration.",
     )
     @requested
     @functools.wraps(function)
-    def command(request: Request, store: Path | None, **options: Any) -> Any:
+    def command(request: Request, store: str | None, **options: Any) -> Any:
         from ckd.pipeline.stored import place_of
 
         return function(place_of(request, store), **options)

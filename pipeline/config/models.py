@@ -1,7 +1,6 @@
 """The configuration: one model whose parts are the settings of the stages."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, ValidationError, model_validator
@@ -14,7 +13,7 @@ from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.registry import Registry
-from ckd.stages.settings import Settings
+from ckd.stages.settings import Place, Settings
 from ckd.stages.students import STUDENTS
 from ckd.stages.teachers import TEACHERS
 from ckd.stages.text.settings import TextSettings
@@ -57,7 +56,11 @@ StudentSettings = Annotated[Any, ByKind(STUDENTS)]
 class Configuration(Settings):
     """Everything that determines what the pipeline does."""
 
-    store: Path = Field(default=Path("store"), description="folder of all that ckd makes")
+    store: Place = Field(
+        default="store",
+        min_length=1,
+        description="where all that ckd makes is kept: a folder, or an fsspec URL such as s3://bucket/prefix",
+    )
     seed: int = Field(
         default=0, ge=0, lt=2**32, description="seed of the students; a teacher that is trained has its own"
     )

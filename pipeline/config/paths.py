@@ -7,7 +7,8 @@ from typing import Any, TypeVar, get_args
 from pydantic.fields import FieldInfo
 
 from ckd.pipeline.config.models import Configuration
-from ckd.stages.settings import NameOrFolder, RelativeToFile, Settings
+from ckd.stages.settings import FolderOrUrl, NameOrFolder, RelativeToFile, Settings
+from ckd.storage.location import FILE_URL, is_url
 
 S = TypeVar("S", bound=Settings)
 
@@ -16,8 +17,9 @@ def anchored(configuration: Configuration, folder: Path) -> Configuration:
     """Return the configuration with every path absolute.
 
     Paths are the values of type Path, wherever they stand, text that is marked as one (``Located``, such as a teacher's
-    ``checkpoint``, in which ``{domain}`` is filled in later), and what names a text encoder where it starts with
-    ``.``, ``/`` or ``~`` or is a folder beside the file, since else it is the name of a published encoder.
+    ``checkpoint``, in which ``{domain}`` is filled in later), a store that is no URL, and what names a text encoder
+    where it starts with ``.``, ``/`` or ``~`` or is a folder beside the file, since else it is the name of a published
+    encoder.
     """
     return _anchored(configuration, folder)
 
@@ -46,8 +48,9 @@ def _located(settings: Settings, name: str, value: Any, folder: Path) -> Any:
         return value
     marks = _marks(type(settings).model_fields[name])
     local = value.startswith((".", "/", "~")) or (folder / value).is_dir()
-    if RelativeToFile in marks or (NameOrFolder in marks and local):
-        return _absolute(value, folder)
+    folder_of_store = FolderOrUrl in marks and not is_url(value)
+    if RelativeToFile in marks or folder_of_store or (NameOrFolder in marks and local):
+        return _absolute(value.removeprefix(FILE_URL) if folder_of_store else value, folder)
     return value
 
 

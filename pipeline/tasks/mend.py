@@ -8,7 +8,7 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.products import Product, known_address, may_be, products
 from ckd.pipeline.report.run_settings import shown
 from ckd.pipeline.tasks.inputs import corpus_of, prepare, text_of
-from ckd.pipeline.tasks.precompute import encode_items, labels_of
+from ckd.pipeline.tasks.precompute import agreement_of, encode_items, labels_of
 from ckd.storage.artifact import MAKERS, Artifact, Receipt
 from ckd.storage.draft import Draft
 from ckd.storage.errors import Busy, UserError
@@ -114,6 +114,8 @@ def _made(plan: Plan, product: Product) -> Artifact | None:
         return plan.store.find(plan.text(domain, product.text))
     if product.kind == "vectors":
         return encode_items(plan, str(product.teacher), domain, product.fold)
+    if product.pair is not None:
+        return agreement_of(plan, *product.pair, domain)
     return labels_of(plan, str(product.teacher), domain)
 
 

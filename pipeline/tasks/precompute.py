@@ -22,11 +22,14 @@ from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
 from ckd.storage.folds import Fold
+from ckd.storage.labels import part_names
+from ckd.storage.sql.agreement import write_agreement
+from ckd.storage.sql.views import AGREEMENT
 from ckd.storage.vectors import read_vectors
 
 
 def precompute(configuration: Configuration) -> None:
-    """Make the labels that are not in the store and print the table of all.
+    """Make the labels that are not in the store, and the agreement of every two teachers; print the table of labels.
 
     Raises:
         UserError: there is no teacher, or one is not trained yet or does not fit.
@@ -39,7 +42,11 @@ def precompute(configuration: Configuration) -> None:
         if teacher in plan.trained():
             for fold in (None, *plan.label_folds(teacher)):
                 plan.frozen(teacher, domain, fold)  # one that is not trained yet is said before anything is labelled
-    teacher_table({pair: labels_of(plan, *pair) for pair in pairs})
+    labels = {pair: labels_of(plan, *pair) for pair in pairs}
+    for domain in configuration.domains:
+        for one, other in plan.pairs(domain):
+            agreement_of(plan, one, other, domain)
+    teacher_table(labels)
 
 
 def labels_of(plan: Plan, teacher: str, domain: str) -> Artifact:
@@ -117,6 +124,19 @@ def _openers(
         lambda: opened(corpus, splits, serving=True),
         [partial(_opener(plan, teacher, domain, text, device, fold, keep), splits=("train",)) for fold in folds],
     )
+
+
+def agreement_of(plan: Plan, one: str, other: str, domain: str) -> Artifact:
+    """Return how far two teachers agree on a domain, from the store or computed from their labels now."""
+    address = plan.agreement(one, other, domain)
+    if (present := plan.store.find(address)) is not None:
+        return present
+    pair = labels_of(plan, one, domain), labels_of(plan, other, domain)
+    most = min(sum(receipt.rows for name, receipt in each.files.items() if name in part_names(each)) for each in pair)
+    with bar(f"agreement of {one} and {other} on {domain}", most, "positions") as progress:
+        kept = write_agreement(plan.store, address, *pair)
+        progress.advance(kept.files[AGREEMENT].rows)
+    return kept
 
 
 class _Open(Protocol):

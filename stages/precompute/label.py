@@ -21,8 +21,9 @@ from ckd.storage.draft import Draft
 from ckd.storage.errors import UserError
 from ckd.storage.folds import all_folds
 from ckd.storage.keys import Address
-from ckd.storage.labels import FOLDS, ROUNDINGS, LabelBlock, in_order, part_name, round_float16, write_part
+from ckd.storage.labels import FOLDS, LabelBlock, in_order, part_name, write_part
 from ckd.storage.progress import expect_shards
+from ckd.storage.rounding import ROUNDINGS, round_float16
 from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 

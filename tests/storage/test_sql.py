@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -332,6 +333,7 @@ def attacks(stored: Stored, outside: Path) -> dict[str, str]:
     artifact = stored.labels[0].artifact
     shard = str(artifact.path / "part-00000.parquet").replace("'", "''")
     inside = f"ckd://labels/{artifact.key[:16]}/part-00000.parquet"
+    folder = str(artifact.path).replace("'", "''")
     link = str(outside).replace("'", "''")
     overwrite = f"copy (select 1 as a) to '{inside}' (format parquet, use_tmp_file false)"
     overwrite_local = f"copy (select 1 as a) to '{shard}' (format parquet, use_tmp_file false)"
@@ -395,7 +397,64 @@ def attacks(stored: Stored, outside: Path) -> dict[str, str]:
         "detach": "detach memory",
         "use": "use memory",
         "nothing": " ; ",
+        "copy from": f"copy runs from '{shard}'",
+        "copy of a database": "copy from database memory to other",
+        "copy in a subquery's with": f"select * from (with x as ({overwrite}) select * from x)",
+        "copy in with in summarize": f"summarize with x as ({overwrite}) select * from x",
+        "copy in recursive with": f"with recursive x as ({overwrite}) select * from x",
+        "copy after a comment with a semicolon": f"select 1 /* ; */; {overwrite} -- ;",
+        "copy in execute immediate": f"execute immediate '{overwrite.replace(chr(39), chr(39) * 2)}'",
+        "prepare and execute": f"prepare p as {overwrite}; execute p",
+        "call of a table function": "call read_text('/etc/passwd')",
+        "read_ndjson_objects": "select * from read_ndjson_objects('/etc/passwd')",
+        "read_duckdb": "select * from read_duckdb('/tmp/x.db')",
+        "read_text of the manifest": f"select * from read_text('{folder}/manifest.json')",
+        "read_blob of a virtual name": f"select * from read_blob('{inside}')",
+        "file in lateral": "select * from runs, lateral (select * from read_text('/etc/passwd'))",
+        "file in pivot": "pivot '/etc/passwd' on column0 in ('root')",
+        "file in describe": "describe select * from '/etc/passwd'",
+        "file in summarize": "summarize '/etc/passwd'",
+        "path up from a virtual name": f"select * from 'ckd://labels/{artifact.key[:16]}/../../../secret.parquet'",
+        "path up from the store": f"select * from '{folder}/../../../../../x.parquet'",
+        "parquet of another scheme": f"select * from 'file://{link}'",
+        "remote bucket": "select * from 's3://bucket/x.parquet'",
+        "remote read_csv": "select * from read_csv('http://127.0.0.1:9/x.csv')",
+        "install from a url": "install spatial from 'http://127.0.0.1:9'",
+        "force install": "force install httpfs",
+        "load of a path": f"load '{link}'",
+        "create secret": "create secret s (type s3, key_id 'a', secret 'b')",
+        "secrets": "from duckdb_secrets()",
+        "which_secret": "from which_secret('s3://bucket', 's3')",
+        "duckdb_settings": "from duckdb_settings()",
+        "set variable": "set variable a = (select content from read_text('/etc/passwd'))",
+        "search path": "set search_path = 'main'",
+        "pragma of a file": "pragma import_database('/tmp/x')",
+        "create table macro": "create macro f(p) as table select * from read_text(p)",
+        "create temporary macro": "create temp macro f() as 1",
+        "create or replace view": "create or replace view labels as select 1",
+        "create temporary view": "create temp view x as select 1",
+        "create schema": "create schema x",
+        "create type": "create type x as enum ('a')",
+        "create sequence": "create sequence x",
+        "create index": "create index x on runs (run)",
+        "alter": "alter table runs rename to x",
+        "truncate": "truncate runs",
+        "merge": "merge into runs using runs r on true when matched then delete",
+        "comment": "comment on view labels is 'x'",
+        "vacuum": "vacuum",
+        "external resource": "from register_external_resource('x')",
+        "serialized json in a subquery": "select (from json_execute_serialized_sql('{}'))",
+        "query_table of a list": "from query_table(['/etc/passwd'])",
     }
+
+
+POINTERS = {
+    "arrow_scan": "from arrow_scan(1, 2, 3)",
+    "arrow_scan in a subquery": "select (select count(*) from arrow_scan_dumb(1, 2, 3))",
+    "pandas_scan": "from pandas_scan(1)",
+    "python function": "from python_map_function(1)",
+}
+"""Table functions that follow an address in memory: never to be tried on a bare connection."""
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +471,9 @@ def test_attacks_are_refused_in_one_line_and_leave_every_byte(
 ) -> None:
     secret_table = pa.table({"a": [1]})  # noqa: F841  # what DuckDB would find by its name
     before = stored.digests()
-    for name, attack in attacks(stored, link_outside).items():
+    tried = attacks(stored, link_outside) | POINTERS
+    assert len({*tried.values()}) == len(tried) > 100
+    for name, attack in tried.items():
         with pytest.raises(UserError) as refusal:
             rows(connection, attack)
         assert "\n" not in str(refusal.value), name
@@ -435,6 +496,14 @@ def test_the_connection_alone_lets_no_query_write_or_read_elsewhere(stored: Stor
         "query_table",
         "subquery",
         "remote",
+        "path",
+        "call",
+        "install",
+        "force install",
+        "load",
+        "attach",
+        "export",
+        "import",
     )
     for name, attack in attacks(stored, link_outside).items():
         refused = False
@@ -502,13 +571,34 @@ def test_a_query_too_big_for_memory_is_a_user_error(stored: Stored) -> None:
         rows(connection, "select list(md5(i::varchar)) from range(3000000) t(i)")
 
 
+def test_a_limit_of_memory_that_is_none_is_a_user_error(stored: Stored) -> None:
+    with pytest.raises(UserError, match="apples"):
+        open_views(stored.contents, memory_limit="4 apples")
+
+
+ENDLESS = "select count(*) from range(100000000) a, range(10000) b where a.range * b.range % 7 = 3"
+
+
+def test_a_question_that_takes_too_long_is_stopped(connection: duckdb.DuckDBPyConnection) -> None:
+    with pytest.raises(UserError, match=r"stopped after 0\.2 s.*--timeout"):
+        ask(connection, ENDLESS, 0.2)
+    assert rows(connection, "select 1") == [(1,)]
+
+
+def test_the_time_limit_counts_all_batches_and_nothing_between_them(connection: duckdb.DuckDBPyConnection) -> None:
+    with ask(connection, "select i from range(1000000000000) t(i)", 1) as answer:
+        batches = answer.batches()
+        assert next(batches).num_rows
+        threading.Event().wait(1.2)
+        assert next(batches).num_rows
+        with pytest.raises(UserError, match="stopped after 1 s"):
+            deque(batches, maxlen=0)
+
+
 def test_interrupt_stops_a_running_query(connection: duckdb.DuckDBPyConnection) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        rows(
-            connection,
-            "select count(*) from range(100000000) a, range(10000) b where a.range * b.range % 7 = 3",
-        )
+        rows(connection, ENDLESS)
     assert rows(connection, "select 1") == [(1,)]
 
 
@@ -524,6 +614,33 @@ def test_a_flipped_bit_is_reported_and_not_answered(tmp_path: Path) -> None:
             rows(connection, "select sum(entropy) from labels")
 
 
+def ask_every_view(contents: Contents) -> None:
+    with open_views(contents, threads=1) as connection:
+        for view in VIEWS:
+            rows(connection, f"select bit_xor(hash(columns(*))) from {view}")
+
+
+@pytest.mark.parametrize("place", [4, 0.5, -30, -8, -1], ids=["start", "middle", "footer", "length", "end"])
+def test_no_view_gives_a_number_from_a_file_with_a_flipped_bit(tmp_path: Path, place: float) -> None:
+    stored = Stored(tmp_path, (False, False))
+    viewed = {path for _, _, artifact in stored.labels for path in artifact.path.glob("part-0000*.parquet")}
+    for artifact in (*stored.artifacts.values(), *stored.runs):
+        viewed.update(artifact.path / name for name in artifact.files if name.endswith(".parquet"))
+    assert len(viewed) == 2 * 2 + 4 * 2 + 2 * 2
+    for path in sorted(viewed):
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        damaged[int(place * len(whole)) if isinstance(place, float) else place] ^= 1
+        path.write_bytes(damaged)
+        with (
+            pytest.raises(DamagedArtifact, match=rf"{path.name} is damaged"),
+            open_views(stored.contents) as connection,
+        ):
+            for view in VIEWS:
+                rows(connection, f"select bit_xor(hash(columns(*))) from {view}")
+        path.write_bytes(whole)
+
+
 def test_a_flipped_bit_in_a_file_that_views_open_is_reported(tmp_path: Path) -> None:
     stored = Stored(tmp_path, (False, False))
     path = stored.artifacts["tools"].path / "items.parquet"
@@ -537,7 +654,8 @@ def test_a_flipped_bit_in_a_file_that_views_open_is_reported(tmp_path: Path) -> 
 def test_threads_that_share_a_file_do_not_move_each_other(stored: Stored) -> None:
     whole = (stored.runs[0].path / "ranks.parquet").read_bytes()
     stored_file = StoredFile(stored.runs[0], "ranks.parquet")
-    file = ReadOnlyFiles([stored_file]).open(stored_file.virtual_name, "rb")
+    files = ReadOnlyFiles()
+    file = files.open(files.add(stored_file), "rb")
     file.seek(10)
     with ThreadPoolExecutor(1) as other:
         other.submit(file.seek, 200).result()
