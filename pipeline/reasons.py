@@ -16,6 +16,7 @@ NEW = "nothing of this kind in the store"
 DAMAGED = "the stored one is damaged; `ckd verify` says what is wrong with it"
 
 _ABSENT: Any = ...
+_OF_FOLDS = "folds.teachers."
 _WHOSE = ("student", "domain", "domains", "distilled", "teacher", "step")
 """Inputs that say whose artifact it is: with another one it is another thing, not the same made otherwise."""
 
@@ -104,12 +105,20 @@ def _elsewhere(store: Store, address: Address) -> str | None:
 
 
 def _lines(plan: Plan, product: Product, wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:
-    for change in changes(wanted, stored):
+    for change in changes(_by_fold(wanted), _by_fold(stored)):
         part = _part(plan, product, change.name)
         deeper = [] if part is None else list(_within(plan, part, change))
         yield from deeper or [
             f"{_called(plan, product, change.name)}: {_value(change.stored)} -> {_value(change.wanted)}"
         ]
+
+
+def _by_fold(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs with the teachers of folds by number, so that each is compared with its own."""
+    if "folds" not in inputs:
+        return dict(inputs)
+    teachers = {str(number): files for number, files in enumerate(inputs["folds"]["teachers"], 1)}
+    return {**inputs, "folds": {**inputs["folds"], "teachers": teachers}}
 
 
 def _within(plan: Plan, part: Product, change: Change) -> Iterator[str]:
@@ -147,7 +156,13 @@ def _part(plan: Plan, product: Product, name: str) -> Product | None:
     if name == "text" and product.teacher is not None:
         text = plan.reads(product.teacher)
         return None if text is None else _found(plan, "text", product.domain, text=text)
-    if product.teacher is None or group not in ("teacher", "start"):
+    if product.teacher is None:
+        return None
+    if name.startswith(_OF_FOLDS):
+        number = int(name.removeprefix(_OF_FOLDS).partition(".")[0])
+        own = [fold for fold in plan.label_folds(product.teacher) if fold.number == number]
+        return _found(plan, "teachers", product.domain, product.teacher, own[0]) if own else None
+    if group not in ("teacher", "start"):
         return None
     adapted = product.kind != "teachers" and plan.teacher(product.teacher).adaptation() is not None
     return _found(plan, "teachers", product.domain if adapted else None, product.teacher, product.fold)
@@ -194,8 +209,11 @@ def _called(plan: Plan, product: Product, name: str) -> str:
         return f"{teacher}.{rest or group}"
     if group == "teacher":
         return f"{teacher} ({rest})"
+    if name.startswith(_OF_FOLDS):
+        number, _, role = name.removeprefix(_OF_FOLDS).partition(".")
+        return f"{teacher}, fold {number} ({role})"
     if group == "folds":
-        return f"{teacher}, {'teachers of its folds' if rest == 'teachers' else f'folds ({rest})'}"
+        return f"{teacher}, folds ({rest})"
     return f"labels.{name}"
 
 
