@@ -56,7 +56,10 @@ def nearest(plan: Plan, product: Product, address: Address) -> Artifact | None:
 
     One that the plan asks for as something else, such as another domain's corpus, is not the same thing.
     """
-    found = [one for one in plan.store.all(address.kind) if _same_thing(plan, one, address)]
+    if product.pair is not None:
+        found = [one for one in plan.store.all(address.kind) if _same_pair(plan, product, one)]
+    else:
+        found = [one for one in plan.store.all(address.kind) if _same_thing(plan, one, address)]
     if found and address.kind in ("corpus", "text", "teachers"):
         others = {_key(other) for other in products(plan) if other.kind == product.kind}
         found = [one for one in found if one.key not in others]
@@ -69,6 +72,14 @@ def _same_thing(plan: Plan, artifact: Artifact, address: Address) -> bool:
     same = all(artifact.inputs.get(name) == address.inputs[name] for name in _WHOSE if name in address.inputs)
     # The teacher of another fold is another teacher.
     return same and _fold_number(artifact.inputs) == _fold_number(address.inputs)
+
+
+def _same_pair(plan: Plan, product: Product, agreement: Artifact) -> bool:
+    """Return whether an agreement is of labels that are kept under the names of a pair of teachers and their domain."""
+    labels = [_stored(plan.store, "labels", key) for key in agreement.inputs["labels"]]
+    folders = [one.path.parent for one in labels if one is not None]
+    of = [plan.store.root / "labels" / f"teacher={name}" / f"domain={product.domain}" for name in product.pair or ()]
+    return folders == of
 
 
 def _fold_number(inputs: Mapping[str, Any]) -> int | None:
@@ -105,6 +116,8 @@ def _elsewhere(store: Store, address: Address) -> str | None:
 
 
 def _lines(plan: Plan, product: Product, wanted: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:
+    if product.pair is not None:
+        wanted, stored = (_by_name(product.pair, inputs) for inputs in (wanted, stored))
     for change in changes(_by_fold(wanted), _by_fold(stored)):
         part = _part(plan, product, change.name)
         deeper = [] if part is None else list(_within(plan, part, change))
@@ -119,6 +132,11 @@ def _by_fold(inputs: Mapping[str, Any]) -> dict[str, Any]:
         return dict(inputs)
     teachers = {str(number): files for number, files in enumerate(inputs["folds"]["teachers"], 1)}
     return {**inputs, "folds": {**inputs["folds"], "teachers": teachers}}
+
+
+def _by_name(pair: tuple[str, str], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of an agreement with its labels by teacher."""
+    return {**inputs, "labels": dict(zip(pair, inputs["labels"], strict=True))}
 
 
 def _within(plan: Plan, part: Product, change: Change) -> Iterator[str]:
@@ -151,6 +169,9 @@ def _part(plan: Plan, product: Product, name: str) -> Product | None:
         return _part_of_run(plan, product, name)
     if product.domain is None:
         return None
+    if product.pair is not None:
+        own = [teacher for teacher in product.pair if name == f"labels.{teacher}"]
+        return _found(plan, "labels", product.domain, own[0]) if own else None
     if name == "corpus":
         return corpus_product(plan, product.domain)
     if name == "text" and product.teacher is not None:
@@ -198,6 +219,8 @@ def _called(plan: Plan, product: Product, name: str) -> str:
         return f"format of {product.kind}"
     if product.run is not None:
         return _of_run(name, product.run.student)
+    if product.pair is not None:
+        return name
     if product.kind == "corpus":
         return _of_corpus(plan.domain(str(product.domain))[0], name)
     if product.text is not None:

@@ -11,8 +11,8 @@ from ckd.storage.labels import LabelBlock
 
 COARSE, FINE = {"bfloat16": 2.0**-6}, 2.0**-9
 """How far a stored number may be off, relative to the larger of it and 1, where labels were computed on another machine
-or with another version of torch: two steps of float16, in which states are stored; in bfloat16 eight
-times as far."""
+or with another version of torch: two steps of float16, in which states are stored, one of `fixed`; in
+bfloat16 eight times as far."""
 FLIPPED = 0.1
 """Share of positions that may have other items, another order of them or another rank of the truth there. Last bits of
 scores round some states to the next float16; that moves near ties at about one position in twenty."""

@@ -29,7 +29,7 @@ def test_every_kind_and_the_labels_of_each_teacher_have_a_row(made_once, ckd):
     assert code == 0
     found = table(lines)
     labels = {("labels", name, "tiny"): f"labels/teacher={name}/domain=tiny/key=*" for name in ("ids", "rec", "uni")}
-    kinds = {(kind,): f"{kind}/*" for kind in ("corpus", "text", "teachers", "vectors", "runs")}
+    kinds = {(kind,): f"{kind}/*" for kind in ("corpus", "text", "teachers", "vectors", "agreement", "runs")}
     assert set(found) == {*labels, *kinds, ("total",)}
     total = size_of([path for pattern in (*labels.values(), *kinds.values()) for path in made_once.store.glob(pattern)])
     for names, pattern in (kinds | labels).items():

@@ -60,7 +60,7 @@ def test_of_a_store_that_its_configuration_asks_for_nothing_is_listed_and_nothin
 def test_what_a_run_was_trained_from_stays_down_to_the_teachers_of_folds_and_item_vectors(kept, ckd):
     write(kept, without("uni", "ids", "rec"))
     write(kept, lambda text: text.replace("teachers:\n", "").replace("max_tokens: 12", "max_tokens: 9"))
-    assert ckd(kept.folder, "gc")[1] == [NOTHING]
+    assert set(listed(ckd(kept.folder, "gc")[1])) == artifacts(kept, "agreement")  # nothing is trained from those
 
 
 def test_without_the_runs_all_that_the_configuration_does_not_ask_for_is_listed(kept, ckd):
@@ -69,6 +69,7 @@ def test_without_the_runs_all_that_the_configuration_does_not_ask_for_is_listed(
     assert (code, lines[-1]) == (0, ONLY_DRY)
     (taught,) = (run.path.name for run in Store(kept.store).all("runs") if run.inputs["distilled"])
     expected = {f"runs/{taught}", *artifacts(kept, "teachers"), *artifacts(kept, "vectors")}
+    expected |= artifacts(kept, "agreement")
     expected |= {path for path in artifacts(kept, "labels") if "teacher=uni" not in path}
     assert set(listed(lines)) == expected
     assert len(artifacts(kept, "teachers")) == 3
@@ -156,10 +157,10 @@ def test_an_interrupted_run_stays_if_the_configuration_or_a_run_knows_it_and_goe
     partial = reopened(kept)
     assert ckd(kept.folder, "gc")[1] == [NOTHING]
     write(kept, without("uni"))
-    assert ckd(kept.folder, "gc")[1] == [NOTHING]  # a run was trained from it
-    assert listed(ckd(kept.folder, "gc", "--runs")[1])[partial.relative_to(kept.store).as_posix()] == (
-        "interrupted, and no configuration would go on with it"
-    )
+    name = partial.relative_to(kept.store).as_posix()
+    assert name not in listed(ckd(kept.folder, "gc")[1])  # a run was trained from it
+    said = listed(ckd(kept.folder, "gc", "--runs")[1])[name]
+    assert said == "interrupted, and no configuration would go on with it"
 
 
 def test_what_is_left_beside_a_finished_artifact_and_of_single_files_goes(kept, ckd):
@@ -189,7 +190,8 @@ def test_a_damaged_folder_stays_where_something_refers_to_it_and_goes_where_noth
     for name in (MANIFEST, SPARE):
         (vectors / name).write_text("{}")
     lines = ckd(kept.folder, "gc", "--delete", "--set", "text.max_tokens=9")[1]
-    assert list(listed(lines).values()) == ["damaged, and no configuration and no run refers to it"]
+    why = {path: reason for path, reason in listed(lines).items() if not path.startswith("agreement/")}
+    assert why == {"text/0123456789abcdef": "damaged, and no configuration and no run refers to it"}
     assert not unknown.exists()
     assert vectors.exists()
 

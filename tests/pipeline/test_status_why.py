@@ -17,6 +17,7 @@ CORPUS, TEXT, PLAIN, TAUGHT = (
     "run of small, tiny, distilled",
 )
 UNI, IDS, REC = (f"labels of {name}, tiny" for name in ("uni", "ids", "rec"))
+IDS_REC, IDS_UNI, REC_UNI = (f"agreement of {pair}, tiny" for pair in ("ids and rec", "ids and uni", "rec and uni"))
 
 
 def why(ckd, place, *settings):
@@ -51,9 +52,9 @@ def test_where_all_is_there_nothing_is_said(made_once, ckd):
 @pytest.mark.parametrize(
     ("setting", "line", "concerned"),
     [
-        ("labels.top_k=5", "labels.top_k: 7 -> 5", (UNI, IDS, REC, TAUGHT)),
-        ("labels.precision=bfloat16", "labels.precision: float16 -> bfloat16", (UNI, IDS, REC, TAUGHT)),
-        ("text.max_tokens=9", "text.max_tokens: 12 -> 9", (TEXT, UNI, TAUGHT)),
+        ("labels.top_k=5", "labels.top_k: 7 -> 5", (UNI, IDS, REC, IDS_REC, TAUGHT)),
+        ("labels.precision=bfloat16", "labels.precision: fixed -> bfloat16", (UNI, IDS, REC, TAUGHT)),
+        ("text.max_tokens=9", "text.max_tokens: 12 -> 9", (TEXT, UNI, IDS_UNI, REC_UNI, TAUGHT)),
         ("domains.tiny.k_core=2", "domains.tiny.k_core: 1 -> 2", (CORPUS, TEXT, UNI, REC, PLAIN)),
         ("seed=3", "seed: 0 -> 3", (PLAIN, TAUGHT)),
         ("evaluate.mask_history=true", "evaluate.mask_history: false -> true", (PLAIN, TAUGHT)),
@@ -101,7 +102,7 @@ def test_other_weights_of_a_frozen_teacher_are_named_by_their_digests(made_once,
     old, new = (sha256_file(folder / "model.safetensors")[:8] for folder in (world.teacher, other))
     found = why(ckd, made_once, f"teachers.uni.checkpoint={other}")
     line = f"teachers.uni (model.safetensors): {old} -> {new}"
-    assert found == {UNI: [line], TAUGHT: [line]}
+    assert found == dict.fromkeys((UNI, IDS_UNI, REC_UNI, TAUGHT), [line])
 
 
 def test_a_teacher_that_ckd_trains_is_traced_to_its_settings_also_from_its_labels(kept, ckd):
@@ -113,7 +114,7 @@ def test_a_teacher_that_ckd_trains_is_traced_to_its_settings_also_from_its_label
     assert "is not trained yet" in found[IDS][0]
     assert ckd(kept.folder, "pretrain", "--set", setting)[0] == 0
     found = why(ckd, kept, setting)
-    assert found == {IDS: [line], TAUGHT: [line]}
+    assert found == dict.fromkeys((IDS, IDS_REC, IDS_UNI, TAUGHT), [line])
 
 
 def test_where_what_it_was_made_from_is_gone_that_is_said(made_once, make_workplace, tmp_path, ckd):

@@ -27,6 +27,7 @@ PLACES = {
     "labels, vectors": "labels/teacher=uni/*/*/vectors.parquet",
     "labels of folds": "labels/teacher=ids/*/*/part-00001.parquet",
     "labels of folds, vectors": "labels/teacher=ids/*/*/vectors-fold-2.parquet",
+    "agreement": "agreement/*/agreement.parquet",
     "runs": "runs/*/model.safetensors",
 }
 REMADE = [kind for kind in PLACES if kind not in ("teachers", "runs")]
