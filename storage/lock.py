@@ -102,7 +102,7 @@ def discard(path: Location) -> None:
             disk().delete(path)
         return
     try:
-        with path.open("a+") as stream:
+        with path.open("r+") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(stream, path):
                 disk().remove(path)

@@ -22,7 +22,8 @@ CHANGES = {
 FILLS = {
     ("cache.py", "local_copy"),
     ("files.py", "_write_all"),
-    ("lock.py", "exclusive"),
+    ("lock.py", "_locked"),
+    ("lock.py", "discard"),
     ("lock.py", "_sign"),
     ("parquet.py", "write_table"),
     ("parquet.py", "write_batches"),
