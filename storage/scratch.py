@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ckd.storage.errors import UserError
+from ckd.storage.files import make_folder
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -81,7 +82,7 @@ def _mapping(column: npt.NDArray[Any]) -> mmap.mmap | None:
 
 def _unnamed(folder: Path) -> FileIO:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise UserError(_unwritable(folder, error)) from error

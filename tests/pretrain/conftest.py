@@ -48,7 +48,7 @@ def die(event, arguments, left=[{count}]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 def watch(event, arguments):
-    if event == "os.rename" or (event == "open" and arguments[1]):
+    if event == "os.rename" or (event == "open" and "r" not in (arguments[1] or "r")):
         die(event, arguments)
 
 sys.addaudithook(watch)
