@@ -13,7 +13,8 @@ import pyarrow as pa
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, Positions, write_corpus
 from ckd.storage.keys import Address
-from ckd.storage.labels import LabelBlock, round_float16, write_part
+from ckd.storage.labels import LabelBlock, write_part
+from ckd.storage.rounding import round_float16
 from ckd.storage.store import Store
 
 ITEMS, K = 20_000, 100
