@@ -64,8 +64,9 @@ def test_it_is_asked_in_sql(old, capfd):
     question = "select count(*) as n, sum(target_rank) as ranks from labels where teacher = 'ids' and domain = 'tiny'"
     code, out, err = ran(capfd, "sql", "--format", "json", question)
     assert (code, err) == (0, "")
-    assert json.loads(out) == {"n": len(rows), "ranks": sum(row["target_rank"] for row in rows)}
-    assert json.loads(ran(capfd, "sql", "--format", "json", "select count(*) as n from runs")[1]) == {"n": KINDS["runs"]}
+    assert json.loads(out) == [{"n": len(rows), "ranks": sum(row["target_rank"] for row in rows)}]
+    code, out, _ = ran(capfd, "sql", "--format", "json", "select count(*) as n from runs")
+    assert (code, json.loads(out)) == (0, [{"n": KINDS["runs"]}])
 
 
 def test_students_learn_from_its_labels_and_what_is_new_is_written_in_the_schema_of_now(old, capfd):
