@@ -10,7 +10,7 @@ import click
 
 from ckd.pipeline.commands import Request, requested
 from ckd.pipeline.config.problems import hint
-from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, explained, unreachable
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, USER_ERROR, explained, unreachable
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -23,11 +23,12 @@ COMMANDS = {
     "runs": ("ckd.pipeline.commands.runs", "List the trained students, best on validation first."),
     "status": ("ckd.pipeline.commands.status", "Show what is in the store and what is still to do."),
     "sql": ("ckd.pipeline.commands.sql", "Ask the store a question in SQL."),
+    "verify": ("ckd.pipeline.commands.verify", "Check every byte of the store; mend what is damaged."),
+    "gc": ("ckd.pipeline.commands.gc", "List, and remove, what nothing refers to any more."),
+    "du": ("ckd.pipeline.commands.du", "Show what takes the room in the store."),
     "config": ("ckd.pipeline.commands.config", "Print the effective configuration, or list all its keys."),
 }
 """Module and one line of help by subcommand, so that `ckd --help` need not import them."""
-
-USER_ERROR = 2
 
 _SILENCE = 30
 """Seconds that are left to the first process to say what went wrong."""
@@ -75,7 +76,7 @@ def cli(request: Request) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for a mistake of the user, 130 when interrupted."""
+    """Run the command line and return its exit code: its own, 2 for a mistake of the user, 130 when interrupted."""
     try:
         code = cli.main(args=arguments, prog_name="ckd", standalone_mode=False)
         sys.stdout.flush()

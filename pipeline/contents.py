@@ -4,7 +4,7 @@ from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.plan import Pending, Plan
 from ckd.storage.artifact import MAKERS, Artifact
 from ckd.storage.errors import UserError
-from ckd.storage.sql import Contents, LabelSource
+from ckd.storage.sql import AgreementSource, Contents, LabelSource
 
 
 def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
@@ -18,7 +18,7 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
         return Contents({}, [], []), [f"there is no store at {plan.store.root} yet; the views are empty"]
     missing = [
         f"left out {path}: it is damaged; run `ckd {MAKERS[kind]}` to make it again"
-        for kind in ("corpus", "labels", "runs")
+        for kind in ("corpus", "labels", "agreement", "runs")
         for path in plan.store.damaged(kind)
     ]
     corpora: dict[str, Artifact] = {}
@@ -43,4 +43,16 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
                 continue
             if found is not None:
                 labels.append(LabelSource(teacher, domain, found))
-    return Contents(corpora, labels, plan.store.all("runs")), missing
+    return Contents(corpora, labels, plan.store.all("runs"), _agreements(plan, labels)), missing
+
+
+def _agreements(plan: Plan, labels: list[LabelSource]) -> list[AgreementSource]:
+    """Return what is kept of the pairs of teachers whose labels are there."""
+    there = {(source.teacher, source.domain) for source in labels}
+    found = []
+    for domain in plan.configuration.domains:
+        for one, other in plan.pairs(domain):
+            if {(one, domain), (other, domain)} <= there:
+                kept = plan.store.find(plan.agreement(one, other, domain))
+                found += [AgreementSource(domain, one, other, kept)] if kept is not None else []
+    return found

@@ -1,8 +1,10 @@
-"""What ends a command early, in words: the file system, and Ctrl-C."""
+"""What ends a command early, in words and exit codes: a mistake, the file system, Ctrl-C."""
 
 import errno
 import os
 
+USER_ERROR = 2
+"""Exit code after a mistake of the user."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 GO_ON = "interrupted; run the same command again to go on"

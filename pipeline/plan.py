@@ -5,12 +5,13 @@ Computing an address reads raw files and small manifests only, so that a plan is
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ckd.pipeline.config.models import Configuration
 from ckd.stages.distill.address import run_address
-from ckd.stages.precompute.address import item_vectors_address, label_address
+from ckd.stages.precompute.address import agreement_address, item_vectors_address, label_address
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.pretrain.address import adapt_address, pretrain_address
@@ -78,13 +79,13 @@ class Plan:
         Raises:
             UserError: it cannot be found.
         """
-        section = self._section(text)
+        section = self.section(text)
         encoder = locate_encoder(text.encoder, section=section)
         if encoder is None:
             raise UserError(f"{section}.encoder: {text.encoder} cannot be found")
         return encoder
 
-    def _section(self, text: TextSettings) -> str:
+    def section(self, text: TextSettings) -> str:
         """Return where the configuration says how texts become vectors: in a teacher of its own way, or in ``text``."""
         if text == self.configuration.text:
             return "text"
@@ -132,7 +133,7 @@ class Plan:
         brought = self.brought(domain, settings)
         if brought is not None:
             return brought_address(self.corpus(domain).key, brought)
-        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self._section(settings)))
+        return text_address(self.corpus(domain).key, settings, self._encoder(settings.encoder, self.section(settings)))
 
     def brought(self, domain: str, settings: TextSettings) -> Path | None:
         """Return the file of text vectors that a domain brings, or None if an encoder makes them.
@@ -143,7 +144,7 @@ class Plan:
             UserError: it brings vectors, and none of texts with words left out where these are asked for.
         """
         key, own = self.domain(domain)
-        if self._section(settings) != "text":
+        if self.section(settings) != "text":
             return None
         if own.text_vectors is None or not settings.drop_words:
             return own.text_vectors
@@ -238,6 +239,19 @@ class Plan:
         """
         folds = [self._opinion(teacher, domain, fold)[1] for fold in self.label_folds(teacher)]
         return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain), folds)
+
+    def pairs(self, domain: str) -> list[tuple[str, str]]:
+        """Return every two teachers that label a domain, each pair and all of them in order of name."""
+        names = [name for name in self.configuration.teachers if self.teacher(name).labels(domain)]
+        return list(combinations(sorted(names), 2))
+
+    def agreement(self, one: str, other: str, domain: str) -> Address:
+        """Return the agreement of two teachers on one domain.
+
+        Raises:
+            Pending: one of them has not been trained yet.
+        """
+        return agreement_address(self.labels(one, domain), self.labels(other, domain))
 
     def item_vectors(self, teacher: str, domain: str, fold: Fold | None = None) -> Address | None:
         """Return the item vectors of a teacher for one domain, or None if they are not kept apart from labels."""
@@ -341,18 +355,3 @@ def trained_files(artifact: Artifact) -> dict[str, Path]:
         DamagedArtifact: one does not hold what was written.
     """
     return {name: artifact.verified(name) for name in artifact.files if name != CURVE}
-
-
-def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Return the dotted names of the inputs in which two artifacts differ."""
-    left, right = _flat(wanted), _flat(found)
-    return sorted(name for name in left.keys() | right.keys() if left.get(name, ...) != right.get(name, ...))
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for name, inner in value.items():
-        flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
-    return flat

@@ -1,15 +1,18 @@
 """What is still to do: for each step of a plan reuse, resume or compute, and why."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from ckd.pipeline.plan import Pending, Plan, difference
+from ckd.pipeline.plan import Pending, Plan
+from ckd.pipeline.products import Product, products
+from ckd.pipeline.reasons import as_configured, changes, is_there, nearest
+from ckd.storage.artifact import MAKERS
 from ckd.storage.draft import Draft
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
 from ckd.storage.progress import shards_done, training_states
+
+COMPUTE = "compute"
 
 
 @dataclass(frozen=True)
@@ -18,10 +21,12 @@ class Step:
 
     Attributes:
         command: the `ckd` command that makes it.
-        what: its kind: corpus, text, teacher, labels or run.
+        what: its kind: corpus, text, teacher, labels, agreement or run.
         subject: teacher, domain, student as far as they apply.
         state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)`` or ``compute``.
         why: the reason, one phrase.
+        product: what the plan asks for.
+        address: of the artifact, if it can be known yet.
     """
 
     command: str
@@ -29,48 +34,30 @@ class Step:
     subject: str
     state: str
     why: str
+    product: Product
+    address: Address | None = None
 
 
 def steps(plan: Plan) -> Iterator[Step]:
     """Yield the steps in the order in which they are done."""
-    configuration = plan.configuration
-    pretrained = any(plan.teacher(name).pretraining() is not None for name in configuration.teachers)
-    for domain in [*(configuration.sources if pretrained else ()), *configuration.domains]:
-        yield _step(plan, "prepare", "corpus", domain, partial(plan.corpus, domain))
-    for domain, text in plan.texts():
-        yield _step(plan, "prepare", "text", domain, partial(plan.text, domain, text))
-    for teacher in configuration.teachers:
-        yield from _teacher_steps(plan, teacher)
-    for teacher in configuration.teachers:
-        for domain in plan.labelled(teacher):
-            subject = f"{teacher}, {domain}"
-            yield _step(plan, "precompute", "labels", subject, partial(plan.labels, teacher, domain))
-    for run in plan.runs():
-        yield _step(plan, "distill", "run", str(run), partial(plan.run, run))
+    for product in products(plan):
+        if product.kind != "vectors":  # those come with the labels
+            yield _step(plan, product)
 
 
-def _teacher_steps(plan: Plan, teacher: str) -> Iterator[Step]:
-    if plan.teacher(teacher).pretraining() is not None:
-        yield _step(plan, "pretrain", "teacher", f"{teacher}, pre-trained", partial(plan.pretrained, teacher))
-    if plan.teacher(teacher).adaptation() is not None:
-        for domain in plan.labelled(teacher):
-            subject = f"{teacher}, adapted to {domain}"
-            yield _step(plan, "pretrain", "teacher", subject, partial(plan.adapted, teacher, domain))
-            for fold in plan.teacher(teacher).user_folds():
-                address_of = partial(plan.adapted, teacher, domain, fold)
-                yield _step(plan, "pretrain", "teacher", f"{subject}, {fold}", address_of)
-
-
-def _step(plan: Plan, command: str, what: str, subject: str, address_of: Callable[[], Address]) -> Step:
+def _step(plan: Plan, product: Product) -> Step:
+    command, what = MAKERS[product.kind], {"teachers": "teacher", "runs": "run"}.get(product.kind, product.kind)
     try:
-        address = address_of()
+        address = product.address()
     except (Pending, DamagedArtifact) as pending:
-        return Step(command, what, subject, "compute", str(pending))
-    state, why = _state(plan, address)
-    return Step(command, what, subject, state, why)
+        return Step(command, what, product.subject, COMPUTE, str(pending), product)
+    if address is None:
+        raise ValueError(f"{product} has no address")
+    state, why = _state(plan, product, address)
+    return Step(command, what, product.subject, state, why, product, address)
 
 
-def _state(plan: Plan, address: Address) -> tuple[str, str]:
+def _state(plan: Plan, product: Product, address: Address) -> tuple[str, str]:
     if plan.store.find(address) is not None:
         return "reuse", f"the store has {address.short_key}, made from the same inputs"
     draft = plan.store.peek(address)
@@ -79,8 +66,8 @@ def _state(plan: Plan, address: Address) -> tuple[str, str]:
     if reached is not None:
         return f"resume ({reached})", f"{writer} is at it" if writer else "an earlier run was stopped"
     if writer:
-        return "compute", f"{writer} is at it"
-    return "compute", _reason(plan, address)
+        return COMPUTE, f"{writer} is at it"
+    return COMPUTE, _reason(plan, product, address)
 
 
 def _reached(draft: Draft) -> str | None:
@@ -90,36 +77,11 @@ def _reached(draft: Draft) -> str | None:
     return f"after epoch {next(iter(epochs))}" if epochs else None
 
 
-def _reason(plan: Plan, address: Address) -> str:
-    if (plan.store.root / address.directory).exists():
+def _reason(plan: Plan, product: Product, address: Address) -> str:
+    if is_there(plan, address):
         return "the stored one is damaged: its manifest is missing or its files do not have their sizes"
-    names = ("student", "domain", "domains", "distilled", "teacher", "step")
-    nearest: list[str] | None = None
-    for artifact in plan.store.all(address.kind):
-        same_kind = all(
-            artifact.inputs.get(name) == address.inputs.get(name) for name in names if name in address.inputs
-        )
-        same_kind = same_kind and _fold_number(artifact.inputs) == _fold_number(address.inputs)
-        if address.kind == "labels":
-            same_kind = artifact.path.parent == (plan.store.root / address.directory).parent
-        changed = difference(address.inputs, artifact.inputs)
-        if same_kind and (nearest is None or len(changed) < len(nearest)):
-            nearest = changed
-    if not nearest:
+    stored = nearest(plan, product, address)
+    if stored is None:
         return "not in the store"
-    return f"changed since the stored one: {', '.join(_as_configured(name, address) for name in nearest)}"
-
-
-def _fold_number(inputs: Mapping[str, Any]) -> int | None:
-    """Return of which fold a teacher is; that of another one is another teacher, not one made otherwise."""
-    number: int | None = inputs.get("fold", {}).get("number")
-    return number
-
-
-def _as_configured(name: str, address: Address) -> str:
-    """Return an input of a run as the configuration calls it."""
-    group, _, rest = name.partition(".")
-    if address.kind != "runs" or not rest:
-        return name
-    sections = {"teaching": "distill", "training": "distill", "settings": f"students.{address.inputs['student']}"}
-    return f"{sections.get(group, group)}.{rest}"
+    changed = [as_configured(change.name, address) for change in changes(address.inputs, stored.inputs)]
+    return f"changed since the stored one: {', '.join(changed)}"

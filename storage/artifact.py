@@ -22,6 +22,7 @@ MAKERS = {
     "teachers": "pretrain",
     "vectors": "precompute",
     "labels": "precompute",
+    "agreement": "precompute",
     "runs": "distill",
 }
 """Kind of artifact to the subcommand that makes it."""
@@ -138,17 +139,29 @@ def load_artifact(path: Location) -> Artifact | None:
     Raises:
         UserError: a newer version of ckd wrote it.
     """
+    artifact = described(path)
+    if artifact is None:
+        return None
+    expected = {name: receipt.bytes for name, receipt in artifact.files.items()}
+    return artifact if expected.items() <= files.sizes(path).items() else None
+
+
+def described(path: Location, manifest: str = MANIFEST) -> Artifact | None:
+    """Return what a directory's manifest, or its spare copy, says that is in it, or None if that is damaged.
+
+    Raises:
+        UserError: a newer version of ckd wrote it.
+    """
     try:
-        text = read(path / MANIFEST).decode()
+        text = read(path / manifest).decode()
     except (OSError, ValueError):
         return None
-    manifest = parsed(text, path / MANIFEST)
-    return None if manifest is None else _whole(Artifact(path, manifest))
+    content = parsed(text, path / manifest)
+    return None if content is None or not _lists_files(content) else Artifact(path, content)
 
 
-def _whole(artifact: Artifact) -> Artifact | None:
+def _lists_files(content: Mapping[str, Any]) -> bool:
     try:
-        expected = {name: receipt.bytes for name, receipt in artifact.files.items()}
-    except (KeyError, TypeError, AttributeError):
-        return None
-    return artifact if expected.items() <= files.sizes(artifact.path).items() else None
+        return all(isinstance(Receipt(**record), Receipt) for record in content["files"].values())
+    except (TypeError, AttributeError):
+        return False

@@ -22,10 +22,12 @@ from ckd.storage.disk import Fill
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address, canonical_json
 from ckd.storage.location import Location, inside, read
-from ckd.storage.manifest import MANIFEST, SPARE, parsed, written
+from ckd.storage.manifest import MANIFEST, SPARE, content_of, parsed, written
 
 RECEIPTS = ".receipts"
 _RECEIPT, _DIGEST = "receipt", "digest"
+FORMER = "manifest.former.json"
+"""In a draft that mends a damaged artifact: the manifest of that artifact."""
 
 
 class Draft:
@@ -74,15 +76,20 @@ class Draft:
 
     def recorded(self, name: str) -> Receipt | None:
         """Return the receipt of a file if both are there and the size agrees; cheap, does not read the file."""
+        receipt = _receipt(self._receipt_path(name))
         try:
-            content = json.loads(read(self._receipt_path(name)))
-            receipt = Receipt(**content[_RECEIPT])
-            if content[_DIGEST] != _digest(receipt):
-                return None
-            same_size = (self.partial / name).stat().st_size == receipt.bytes
-        except (OSError, ValueError, TypeError, KeyError):
+            return receipt if receipt and (self.partial / name).stat().st_size == receipt.bytes else None
+        except (OSError, TypeError):
             return None
-        return receipt if same_size else None
+
+    def former(self) -> dict[str, Any] | None:
+        """Return what the manifest of the artifact said that this draft mends, or None if it mends none."""
+        try:
+            text = read(self.partial / FORMER).decode()
+        except (OSError, ValueError):
+            return None
+        manifest = parsed(text, self.partial / FORMER)
+        return content_of(manifest) if manifest is not None and manifest["key"] == self.address.key else None
 
     def local(self, name: str, receipt: Receipt) -> Path:
         """Return a file that was added as one of this machine: itself, or a copy of it."""
@@ -103,8 +110,11 @@ class Draft:
             DamagedArtifact: a file is not there as it was added, or its receipt isn't.
         """
         receipts = self._all_recorded()
-        text = written(
-            {
+        former = self.former()
+        if former is not None and _digests(former["files"]) == _digests(receipts):
+            content = former  # all its files are there again: the artifact is what it was
+        else:
+            content = {
                 "kind": self.address.kind,
                 "key": self.address.key,
                 "inputs": dict(self.address.inputs),
@@ -114,9 +124,9 @@ class Draft:
                 "wall_seconds": round(earlier_seconds + time.perf_counter() - self._started, 3),
                 "device_seconds": round(device_seconds, 3),
             }
-        )
+        text = written(content)
         for stray in inside(self.partial):
-            if stray.is_file() and stray.name not in receipts:
+            if stray.is_file() and stray.name not in (*receipts, FORMER):
                 files.remove_file(stray)
         for name in (SPARE, MANIFEST):
             files.write_text_durably(self.partial / name, text)
@@ -125,6 +135,7 @@ class Draft:
         files.move_directory(self.partial, self._final, MANIFEST)
         # Only now: a kill before the rename must leave what a resumed run trusts.
         files.remove_directory(self._final / RECEIPTS)
+        files.remove_file(self._final / FORMER)
         manifest = parsed(text, self._final)
         if manifest is None:
             raise ValueError(f"the manifest of {self._final} does not read back as it was written")
@@ -147,5 +158,25 @@ class Draft:
         return self._receipts / f"{name}.json"
 
 
+def receipts_in(partial: Location) -> dict[str, Receipt | None]:
+    """Return the receipts that a writer left, by name of the file, None for a torn one."""
+    folder = partial / RECEIPTS
+    return {path.stem: _receipt(path) for path in inside(folder)} if folder.is_dir() else {}
+
+
+def _receipt(path: Location) -> Receipt | None:
+    """Return what a receipt says, or None if there is none or it does not hold its own digest."""
+    try:
+        content = json.loads(read(path))
+        receipt = Receipt(**content[_RECEIPT])
+        return receipt if content[_DIGEST] == _digest(receipt) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def _digest(receipt: Receipt) -> str:
     return hashlib.sha256(canonical_json(receipt.as_json()).encode()).hexdigest()
+
+
+def _digests(receipts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: receipt["sha256"] for name, receipt in receipts.items()}

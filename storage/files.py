@@ -132,6 +132,16 @@ def sizes(path: Location) -> dict[str, int]:
     return {name: size for name, size in _found(path) if "/" not in name}
 
 
+def bytes_below(path: Location) -> int:
+    """Return the bytes of all files below a folder, or of a file; none where neither is."""
+    if not isinstance(path, Path):
+        return sum(size for _, size in _found(path))
+    try:
+        return path.stat().st_size if path.is_file() else sum(map(bytes_below, path.iterdir()))
+    except FileNotFoundError:  # somebody removed it meanwhile
+        return 0
+
+
 def _found(path: "UPath") -> Iterator[tuple[str, int]]:
     """Yield name, counted from the folder, and bytes of every object below a folder."""
     try:

@@ -13,6 +13,9 @@ TEACHER_FORMAT = 2
 LABEL_FORMAT = 1
 """Raised when the meaning or the encoding of the label rows changes."""
 
+AGREEMENT_FORMAT = 1
+"""Raised when the meaning of the columns of stored agreement changes."""
+
 RUN_FORMAT = 2
 """Raised when the training of students changes, so that old runs no longer compare with new ones."""
 

@@ -36,7 +36,8 @@ class Address:
     """Where an artifact belongs and all that determines what it holds.
 
     Attributes:
-        kind: the folder of the store: ``corpus``, ``text``, ``teachers``, ``labels`` or ``runs``.
+        kind: the folder of the store: ``corpus``, ``text``, ``teachers``, ``labels``,
+            ``agreement`` or ``runs``.
         inputs: JSON-able declared values: keys of input artifacts, digests of files, settings that matter, the
             version of the format. Never paths, times, pickles or code.
         partitions: ``name=value`` folders between the kind and the key (labels only), for people and for SQL

@@ -9,8 +9,9 @@ Labels out of fold say so in their facts. Those of a training position are from 
 vectors are ``vectors-fold-<number>.parquet``; all others, and ``vectors.parquet``, from the teacher of all users.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
 from ckd.storage.draft import Draft
 from ckd.storage.errors import DamagedArtifact
-from ckd.storage.parquet import read_table, write_table
+from ckd.storage.parquet import number_bytes, read_groups, read_table, write_table
+from ckd.storage.rounding import COARSEST
+from ckd.storage.scratch import Columns, spilled
 from ckd.storage.vectors import fixed_lists, matrix
 
 ROW_GROUP = 4_096
@@ -38,8 +41,6 @@ UNLISTED_FIRST = "unlisted_first"
 FOLDS = "folds"
 """Fact of labels out of fold: how many folds there are."""
 
-_ROUNDING = 2.0**-7
-"""Relative: twice what bfloat16 may lose, the coarsest precision of stored log-probabilities."""
 _LEAST = 1e-12
 _SCALARS = ("position", "logsumexp", "kept_mass", "target_logprob", "target_rank", "entropy")
 _WIDE = ("items", "logprobs", "state")
@@ -95,11 +96,42 @@ class LabelBlock:
         return int(self.items.shape[1])
 
 
+def joined(blocks: Iterable[LabelBlock]) -> LabelBlock:
+    """Return the labels of several blocks, at least one, as one, in memory."""
+    every = list(blocks)
+    # Nobody knows how many items those without rows would store.
+    full = [block for block in every if len(block)] or every[:1]
+    if len(full) == 1:
+        return full[0]
+    columns = [name for name, column in vars(full[0]).items() if column is not None]
+    whole: dict[str, Any] = {name: np.concatenate([vars(block)[name] for block in full]) for name in columns}
+    return LabelBlock(**{"state": None, **whole})
+
+
+def streamed(blocks: Iterable[LabelBlock], folder: Path) -> LabelBlock:
+    """Return the same as :func:`joined`, bit for bit, with items, logprobs and states left on the disk.
+
+    Args:
+        blocks: read one at a time.
+        folder: of the file; see :func:`ckd.storage.scratch.spilled`.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    rest = []
+
+    def wide() -> Iterator[Columns]:
+        for block in blocks:
+            rest.append(replace(block, **_no_lists(len(block))))
+            yield {name: vars(block)[name] for name in _WIDE if vars(block)[name] is not None}
+
+    columns: dict[str, Any] = spilled(wide(), folder)
+    return replace(joined(rest), **columns)
+
+
 def in_order(blocks: Sequence[LabelBlock]) -> LabelBlock:
     """Return the labels of several blocks, at least one, as one, sorted by user and position."""
-    columns = [name for name, column in vars(blocks[0]).items() if column is not None]
-    joined: dict[str, Any] = {name: np.concatenate([vars(block)[name] for block in blocks]) for name in columns}
-    whole = LabelBlock(**{"state": None, **joined})
+    whole = joined(blocks)
     return whole.take(np.lexsort((whole.position, whole.user)))
 
 
@@ -120,9 +152,15 @@ def part_names(artifact: Artifact) -> list[str]:
 
 
 def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | None = None) -> LabelBlock:
-    """Load all labels of one (teacher, domain) into memory, in one pass.
+    """Load all labels of one (teacher, domain) into memory; arguments and errors of :func:`label_blocks`."""
+    return joined(label_blocks(artifact, corpus, columns))
 
-    Users are matched by identifier, never by row number, so a teacher may lack positions.
+
+def label_blocks(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | None = None) -> Iterator[LabelBlock]:
+    """Yield the labels of one (teacher, domain) in order: a row group at a time, at least one block.
+
+    Only the columns that hold one value per label are in memory as a whole. Users are matched by identifier, never by
+    row number, so a teacher may lack positions.
 
     Args:
         artifact: the label artifact.
@@ -132,8 +170,30 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
     Raises:
         DamagedArtifact: a file's bytes differ from what was written, or a user or target is not in the corpus.
     """
-    tables = [read_table(artifact.verified(name), _wanted(columns)) for name in part_names(artifact)]
-    table = pa.concat_tables(tables)
+    wide = list(_WIDE if columns is None else columns)
+    every = _without_lists(artifact, corpus)
+    first = 0
+    if wide:
+        for name in part_names(artifact):
+            # Beside the wide columns one that is always there, and tells how many rows there are.
+            for table in read_groups(artifact.local(name), ["position", *wide]):
+                if table.num_rows:
+                    block = every.take(np.arange(first, first + table.num_rows))
+                    yield replace(block, **_lists_of(table))
+                    first += table.num_rows
+    if not first:
+        yield every
+
+
+def memory_of(artifact: Artifact, columns: Sequence[str]) -> int:
+    """Return the bytes that some of ``items``, ``logprobs`` and ``state`` take in memory; from the files' footers."""
+    return sum(number_bytes(artifact.local(name), columns) for name in part_names(artifact))
+
+
+def _without_lists(artifact: Artifact, corpus: Corpus) -> LabelBlock:
+    """Load the columns that hold one value per label, after a look at every byte of the files."""
+    wanted = ["user_id", "split", "target", *_SCALARS]
+    table = pa.concat_tables([read_table(artifact.verified(name), wanted) for name in part_names(artifact)])
     user = pc.index_in(table["user_id"], value_set=corpus.user_ids)
     if user.null_count:
         raise DamagedArtifact(f"{artifact.path} holds labels of users that are not in corpus {corpus.key[:16]}")
@@ -145,10 +205,18 @@ def read_labels(artifact: Artifact, corpus: Corpus, columns: Sequence[str] | Non
         user=user.to_numpy().astype(np.int32),
         split=split.to_numpy().astype(np.int8),
         target=target.to_numpy().astype(np.int32),
-        state=matrix(table["state"]) if "state" in table.column_names else None,
-        **{name: _loaded(table, name) for name in ("items", "logprobs")},
+        **_no_lists(table.num_rows),
         **{name: table[name].to_numpy() for name in _SCALARS},
     )
+
+
+def _no_lists(rows: int) -> dict[str, Any]:
+    # New ones: a view of no columns would keep all of them in memory.
+    return {"items": np.empty((rows, 0), np.int32), "logprobs": np.empty((rows, 0), np.float32), "state": None}
+
+
+def _lists_of(table: pa.Table) -> dict[str, Any]:
+    return {name: matrix(table[name]) for name in _WIDE if name in table.column_names}
 
 
 def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats | None:
@@ -174,7 +242,8 @@ def above_the_rest(artifact: Artifact, block: LabelBlock, n_items: int) -> npt.N
     """
     if _from_lists(artifact, block):
         share = _share(block, n_items)
-        above = block.logprobs > (share + _ROUNDING * np.abs(share))[:, None]
+        # No share of several equal ones is above 1/2, so the margin is wider than what any rounding moves.
+        above = block.logprobs > (share + COARSEST * np.abs(share))[:, None]
         if artifact.facts[LISTED_WITHIN] <= block.k:
             return np.asarray(above)
     else:
@@ -212,18 +281,6 @@ def fold_of_rows(artifact: Artifact, block: LabelBlock, corpus: Corpus) -> Ints 
     return np.where(block.split == SPLITS.index("train"), corpus.folds(folds)[block.user], 0).astype(np.int32)
 
 
-def _wanted(columns: Sequence[str] | None) -> list[str] | None:
-    if columns is None:
-        return None
-    return ["user_id", "split", "target", *_SCALARS, *(name for name in _WIDE if name in columns)]
-
-
-def _loaded(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    if name not in table.column_names:
-        return np.empty((table.num_rows, 0), np.int32 if name == "items" else np.float32)
-    return matrix(table[name])
-
-
 def _as_table(block: LabelBlock, corpus: Corpus) -> pa.Table:
     columns = {
         "user_id": corpus.user_ids.take(pa.array(block.user)),
@@ -246,27 +303,3 @@ def _as_table(block: LabelBlock, corpus: Corpus) -> pa.Table:
 def _lists(matrix: npt.NDArray[Any]) -> pa.ListArray:
     offsets = np.arange(0, matrix.size + 1, max(matrix.shape[1], 1), dtype=np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix).ravel()))
-
-
-def round_float16(values: npt.NDArray[np.floating]) -> Floats:
-    """Round to float16 precision, typed float32: the spare mantissa bits are zero and compress away.
-
-    The error is at most 2^-11 of the value: 0.004 for a log-probability of -8 to -16. Values beyond float16's
-    range are clipped to it.
-    """
-    limit = float(np.finfo(np.float16).max)
-    return np.clip(values, -limit, limit).astype(np.float16).astype(np.float32)
-
-
-def round_bfloat16(values: npt.NDArray[np.floating]) -> Floats:
-    """Round to bfloat16 precision (nearest, ties to even), typed float32.
-
-    The error is at most 2^-8 of the value: 0.03 for a log-probability of -8.
-    """
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-ROUNDINGS = {"float32": lambda values: values.astype(np.float32), "float16": round_float16, "bfloat16": round_bfloat16}
-"""``labels.precision`` to the rounding of stored log-probabilities."""

@@ -35,18 +35,79 @@ def exclusive(path: Location, what: str) -> Iterator[None]:
         make_folder(path.parent)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"the store cannot be made: {error.filename}: {error.strerror}; name another folder") from None
-    disk().write(path, Path.touch)
-    with path.open("r+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"{what} is being written by {_holder(path)}; wait for it to end or stop it") from None
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
-                raise
-            raise UserError(f"{path.parent}: its file system has no locks; put the store on one that has") from None
+    with _locked(path, what) as stream:
         disk().write(path, lambda _: _sign(stream))
         yield
+
+
+@contextmanager
+def _locked(path: Path, what: str) -> Iterator[TextIO]:
+    while True:
+        disk().write(path, Path.touch)
+        with path.open("r+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(f"{what} is being written by {_holder(path)}; wait for it to end or stop it") from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                    raise
+                raise UserError(f"{path.parent}: its file system has no locks; put the store on one that has") from None
+            if _is_at(stream, path):
+                yield stream
+                return
+
+
+def _is_at(stream: TextIO, path: Path) -> bool:
+    """Return whether an open file is still the one at its path: one that was removed meanwhile locks nothing."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def held(path: Location) -> str | None:
+    """Return the living process, of any host, that holds a lock, in words, or None."""
+    if not isinstance(path, Path):
+        return living_lessee(path)
+    try:
+        if _last_holder_is_dead(path):
+            return None
+        with path.open("rb") as stream:
+            # For a moment, and shared: who comes in it for the lock itself is refused.
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except BlockingIOError:
+        return _holder(path)
+    except FileNotFoundError:
+        return None
+
+
+def _last_holder_is_dead(path: Path) -> bool:
+    try:
+        record = json.loads(path.read_text())
+        if record["host"] == socket.gethostname():
+            os.kill(record["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, ValueError, KeyError, TypeError):
+        return False
+    return False
+
+
+def discard(path: Location) -> None:
+    """Remove the file of a lock, unless somebody holds it."""
+    if not isinstance(path, Path):
+        if living_lessee(path) is None:
+            disk().delete(path)
+        return
+    try:
+        with path.open("r+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(stream, path):
+                disk().remove(path)
+    except (BlockingIOError, FileNotFoundError):
+        return
 
 
 def living_holder(path: Location) -> str | None:

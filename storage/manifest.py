@@ -59,6 +59,11 @@ def parsed(text: str, where: object) -> dict[str, Any] | None:
         return None
 
 
+def content_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest was written of, whatever its form."""
+    return {name: value for name, value in manifest.items() if name not in ("schema", _DIGEST)}
+
+
 def _holds_its_digest(manifest: Mapping[str, Any], text: str) -> bool:
     content = {name: value for name, value in manifest.items() if name != _DIGEST}
     return manifest[_DIGEST] == _digest(content) and text == _text(manifest)

@@ -5,7 +5,7 @@ pandas and Polars still read them plainly. Page checksums cost a few percent and
 reader would otherwise pass on silently, into an error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,37 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
             return file.read(columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise DamagedArtifact(f"{path} cannot be read: {error}") from error
+
+
+def read_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the row groups of a table written by :func:`write_table`, of which one at a time is in memory.
+
+    Raises:
+        DamagedArtifact: as :func:`read_table`.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamagedArtifact(f"{path} cannot be read: {error}") from error
+
+
+def number_bytes(path: Path, columns: Sequence[str]) -> int:
+    """Return how much memory the numbers of some columns take once they are read, from the file's footer alone.
+
+    Raises:
+        DamagedArtifact: the file is torn.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            chunks = [group.column(index) for group in groups for index in range(group.num_columns)]
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DamagedArtifact(f"{path} cannot be read: {error}") from error
+    size = {"INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8}
+    wanted = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns]
+    return sum(size[chunk.physical_type] * chunk.num_values for chunk in wanted)
 
 
 def _number_leaves(schema: pa.Schema) -> list[str]:

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ckd.storage import files
-from ckd.storage.artifact import MAKERS, Artifact, load_artifact
-from ckd.storage.draft import RECEIPTS, Draft
+from ckd.storage.artifact import MAKERS, Artifact, described, load_artifact
+from ckd.storage.draft import FORMER, RECEIPTS, Draft
 from ckd.storage.keys import SHORT, Address
 from ckd.storage.location import Location, below, inside, location, matching, read
-from ckd.storage.lock import exclusive, living_holder
-from ckd.storage.manifest import MANIFEST, SPARE, parsed
+from ckd.storage.lock import discard, exclusive, held, living_holder
+from ckd.storage.manifest import MANIFEST, SPARE, content_of, parsed, written
 
 _LABELS = "labels"
 
@@ -69,7 +69,7 @@ class Store:
         """Return what writers left or are writing, in order of path, with the living writer in words."""
         patterns = [f"{kind}/{'*/*/' if kind == _LABELS else ''}.*.partial" for kind in MAKERS]
         found = [path for pattern in patterns for path in matching(self.root, pattern)]
-        return [(path, living_holder(self._lock_of(_final(path)))) for path in found]
+        return [(path, held(self._lock_of(final_of(path)))) for path in found]
 
     def peek(self, address: Address) -> Draft | None:
         """Return what an interrupted writer left of an address, for reading only, or None."""
@@ -117,20 +117,39 @@ class Store:
         """Make of a committed artifact the draft of an interrupted writer, which lacks the damaged files.
 
         The command that made it then makes just those again. Until it has, the artifact does not exist for a reader.
+        Killed at any point, a second call goes on.
 
         Raises:
             Busy: another process is writing it.
         """
         with self.locked(artifact.path):
             partial = _partial(artifact.path)
-            files.remove_directory(partial)
-            files.make_folder(partial / RECEIPTS)
-            draft = Draft(_address(artifact), partial, artifact.path)
-            for name in artifact.files:
-                if name not in damaged:
-                    draft.adopt(artifact, name)
-            files.settle(partial)
+            draft = Draft(address_of(artifact), partial, artifact.path)
+            if draft.former() is None:
+                files.remove_directory(partial)
+                files.make_folder(partial / RECEIPTS)
+                for name in artifact.files:
+                    if name not in damaged:
+                        draft.adopt(artifact, name)
+                files.settle(partial)
+                # Last, for where it is, all is adopted.
+                files.write_text_durably(partial / FORMER, written(content_of(artifact.manifest)))
             files.remove_directory(artifact.path, MANIFEST)
+
+    def reopened(self) -> list[Artifact]:
+        """Return what was reopened and is not made again yet, as it was, in order of path."""
+        found = [described(path, FORMER) for path, _ in self.partials()]
+        return [Artifact(final_of(artifact.path), artifact.manifest) for artifact in found if artifact is not None]
+
+    def withdraw(self, artifact: Artifact) -> None:
+        """Take an artifact from its readers, so that it can be made anew; all its files stay until it is.
+
+        Raises:
+            Busy: another process is writing it.
+        """
+        with self.locked(artifact.path):
+            files.write_text_durably(artifact.path / SPARE, written(content_of(artifact.manifest)))
+            files.remove_file(artifact.path / MANIFEST)
 
     def restore(self, folder: Location) -> Artifact | None:
         """Put the spare copy of a manifest in the place of the damaged one; return the artifact, if it then is one.
@@ -147,20 +166,56 @@ class Store:
                 files.write_text_durably(folder / MANIFEST, text)
             return load_artifact(folder)
 
+    def copy_manifest(self, folder: Location) -> None:
+        """Write the spare copy of a manifest anew, if the manifest is whole.
+
+        Raises:
+            UserError: a newer version of ckd wrote it, or another process is writing it.
+        """
+        with self.locked(folder):
+            if described(folder) is not None:
+                text = (folder / MANIFEST).read_bytes().decode()
+                files.write_text_durably(folder / SPARE, text)
+
     def remove(self, folder: Location) -> None:
         """Remove an artifact, or what a writer left of one.
 
         Raises:
             Busy: another process is writing it.
         """
-        with self.locked(_final(folder)):
+        final = final_of(folder)
+        with self.locked(final):
+            if isinstance(folder, Path) and folder == final and folder.is_dir():
+                # Killed from here on, what is left is no part of an artifact but of a draft.
+                folder = _partial(final)
+                files.remove_directory(folder)
+                files.move_directory(final, folder, MANIFEST)
             files.remove_directory(folder, MANIFEST)
+
+    def writing(self) -> str | None:
+        """Return a living process that writes anything here, in words, or None."""
+        return next((holder for path in self._locks() if (holder := held(path)) is not None), None)
+
+    def idle_locks(self) -> list[Location]:
+        """Return the files of locks that nobody holds and under which nothing is, in order of path."""
+        folders = [folder for kind in MAKERS for folder in self.folders(kind)]
+        of_something = {
+            self._lock_of(folder) for folder in [*folders, *(final_of(path) for path, _ in self.partials())]
+        }
+        return [path for path in self._locks() if path not in of_something and held(path) is None]
+
+    def discard_lock(self, path: Location) -> None:
+        """Remove the file of a lock, unless somebody holds it."""
+        discard(path)
+
+    def _locks(self) -> list[Location]:
+        return matching(self.root / "locks", "*.lock")
 
     def _lock_of(self, final: Location) -> Location:
         return self.root / "locks" / f"{'-'.join(below(final, self.root))}.lock"
 
 
-def _address(artifact: Artifact) -> Address:
+def address_of(artifact: Artifact) -> Address:
     """Return the address of a committed artifact."""
     domain = artifact.path.parent
     folders = [domain.parent.name, domain.name] if artifact.kind == _LABELS else []
@@ -172,7 +227,7 @@ def _partial(final: Location) -> Location:
     return final.with_name(f".{final.name}.partial")
 
 
-def _final(folder: Location) -> Location:
+def final_of(folder: Location) -> Location:
     """Return the folder of the artifact that ``folder`` is, or of which it is what a writer left."""
     return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
 

@@ -16,7 +16,8 @@ from ckd.stages.precompute.search import search
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import HELD_OUT, Corpus, Positions, write_corpus
 from ckd.storage.keys import Address
-from ckd.storage.labels import LabelBlock, round_float16, write_part
+from ckd.storage.labels import LabelBlock, write_part
+from ckd.storage.rounding import round_float16
 from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 

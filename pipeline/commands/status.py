@@ -13,19 +13,32 @@ if TYPE_CHECKING:
 
 
 @click.command(name="status")
+@click.option(
+    "--why",
+    "closely",
+    is_flag=True,
+    help="Also say of each step to compute what differs from the nearest one in the store: stored -> wanted.",
+)
 @configured
-def command(configuration: Configuration) -> None:
+def command(configuration: Configuration, closely: bool) -> None:
     """Show for each step whether it is reused, resumed or computed, and why."""
     from rich.table import Table
 
     from ckd.pipeline.plan import Plan
     from ckd.pipeline.progress import console
+    from ckd.pipeline.reasons import why
     from ckd.pipeline.report.layout import LAYOUT
-    from ckd.pipeline.steps import steps
+    from ckd.pipeline.steps import COMPUTE, steps
 
     table = Table(**LAYOUT)
     for name in ("command", "makes", "of", "state", "why"):
         table.add_column(name, no_wrap=name != "why", overflow="fold")
-    for step in steps(Plan(configuration)):
+    plan = Plan(configuration)
+    found = list(steps(plan))
+    for step in found:
         table.add_row(f"ckd {step.command}", step.what, step.subject, step.state, step.why)
     console.print(table)
+    for step in found if closely else ():
+        if step.state == COMPUTE:
+            lines = [step.why] if step.address is None else why(plan, step.product, step.address)
+            click.echo("\n".join([f"\n{step.what} of {step.subject}", *(f"  {line}" for line in lines)]))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import number, print_numbers
@@ -34,17 +35,22 @@ def teacher_ranks(artifact: Artifact, split: str) -> npt.NDArray[np.int32]:
 
 def bytes_per_pair(artifact: Artifact) -> float:
     """Return the compressed bytes of items and logprobs per stored pair."""
-    import pyarrow.parquet as pq
+    size, pairs = pairs_of(artifact)
+    return size / pairs if pairs else 0.0
 
+
+def pairs_of(artifact: Artifact) -> tuple[int, int]:
+    """Return the compressed bytes of items and logprobs, and how many stored pairs that are; reads footers only."""
     size = pairs = 0
     for name in part_names(artifact):
-        meta = pq.read_metadata(artifact.local(name))
+        with (artifact.path / name).open("rb") as stream:
+            meta = pq.read_metadata(stream)
         for group in range(meta.num_row_groups):
             for column in map(meta.row_group(group).column, range(meta.num_columns)):
                 if column.path_in_schema.startswith(("items.", "logprobs.")):
                     size += column.total_compressed_size
                     pairs += column.num_values
-    return size / (pairs / 2) if pairs else 0.0
+    return size, pairs // 2
 
 
 def _cells(artifact: Artifact) -> list[str]:

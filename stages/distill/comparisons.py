@@ -23,12 +23,12 @@ def _in_batch(opinion: Opinion, row: Tensor, scores: Scores, batch: Tensor, sett
 
 
 def _top_k(opinion: Opinion, row: Tensor, scores: Scores, batch: Tensor, settings: DistillSettings) -> Tensor:
-    items = opinion.items[row].long()
+    items = opinion.at(opinion.items, row).long()
     own = scores.of(items)
     return losses.top_k(
         own,
         scores.normaliser(items, own),
-        opinion.logprobs[row],
+        opinion.at(opinion.logprobs, row),
         opinion.kept_mass[row],
         settings.temperature,
         opinion.temperature,
@@ -40,13 +40,13 @@ def _top_k_plus_student(
 ) -> Tensor:
     favourites = scores.best(settings.student_items)
     again = opinion.stores(row, favourites)
-    items = torch.cat([opinion.items[row].long(), favourites], 1)
+    items = torch.cat([opinion.at(opinion.items, row).long(), favourites], 1)
     own = scores.of(items)
     once = own.masked_fill(pad(again, (items.shape[1] - again.shape[1], 0)), -torch.inf)
     return losses.top_k_plus_student(
         own,
         scores.normaliser(items, once),
-        torch.cat([opinion.logprobs[row], opinion.scores_of(row, favourites)], 1),
+        torch.cat([opinion.at(opinion.logprobs, row), opinion.scores_of(row, favourites)], 1),
         opinion.kept_mass[row],
         again,
         settings.temperature,
@@ -56,13 +56,13 @@ def _top_k_plus_student(
 
 def _rank(opinion: Opinion, row: Tensor, scores: Scores, batch: Tensor, settings: DistillSettings) -> Tensor:
     alone = opinion.whole or settings.rank_against == "listed"
-    items = opinion.items[row].long()
+    items = opinion.at(opinion.items, row).long()
     own = scores.of(items)
     return losses.rank(
         own,
         None if alone else scores.normaliser(items, own),
-        opinion.logprobs[row],
-        None if opinion.ranked is None else opinion.ranked[row],
+        opinion.at(opinion.logprobs, row),
+        None if opinion.ranked is None else opinion.at(opinion.ranked, row),
     )
 
 

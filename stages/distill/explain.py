@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ckd.stages.batching import training_windows
 from ckd.stages.distill.curriculum import combined, first_epoch, ranks, served, term_values
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, State, Suggestion, Term, User
+from ckd.stages.distill.holding import scratch_of
 from ckd.stages.distill.settings import CurriculumSettings, DistillSettings
 from ckd.stages.distill.teaching import taught_labels
 from ckd.stages.distill.weighting import scaled_gate, weigh
@@ -111,7 +112,8 @@ class _Domain:
         self._first[self.cut.user] = first_epoch(hardness, settings.curriculum)
         self.epoch = int(min(self._first.max(), settings.epochs))
         self.served = served(hardness, self.epoch, settings.curriculum)
-        taught = {name: taught_labels(name, found, corpus, settings) for name, found in labels.items()}
+        scratch = scratch_of(labels.values(), settings)
+        taught = {name: taught_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
         self._blocks = {name: block for name, (block, _) in taught.items()}
         self._rows = {name: row for name, (_, row) in taught.items()}
         self._weights = weigh([*self._blocks.values()], [*self._rows.values()], corpus.n_items, settings.weighting)

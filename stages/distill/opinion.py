@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ckd.storage.labels import LabelBlock
+from ckd.storage.scratch import expect
 
 Int64s = npt.NDArray[np.int64]
 
@@ -22,7 +23,8 @@ class Opinion:
     Attributes:
         row: int64 [n_positions], row of the labels of each position of the corpus, -1 where there is none.
         items, logprobs, logsumexp, kept_mass: as in ``LabelBlock``.
-        state: float32 [N, d] or None.
+        state: float32 [N, d] or None. Like items, logprobs and ranked, it may be on the disk and not on the device of
+            the rest, so :meth:`at` looks it up.
         vectors: float32 [n_items, d] or None, the teacher's item vectors; of labels out of fold
             [folds + 1, n_items, d], those of the teacher of all users first.
         rest: float32 [N] or None, log-probability of each item that is not stored, where it is the same for all.
@@ -30,6 +32,7 @@ class Opinion:
         ranked: bool [N, k] or None, which items surely stand above all that are not stored; None means all.
         whole: whether the k items are the whole catalogue.
         temperature: by which this teacher's distribution is softened, beside the temperature of all.
+        on_disk: what of it is there, as the columns of :func:`ckd.storage.scratch.spilled`.
     """
 
     row: Tensor
@@ -44,6 +47,7 @@ class Opinion:
     ranked: Tensor | None = None
     whole: bool = False
     temperature: float = 1.0
+    on_disk: tuple[npt.NDArray[Any], ...] = ()
 
     @classmethod
     def of(
@@ -55,6 +59,7 @@ class Opinion:
         *,
         whole: bool = False,
         temperature: float = 1.0,
+        streamed: bool = False,
     ) -> Self:
         """Move labels to a device.
 
@@ -64,24 +69,44 @@ class Opinion:
             optional: ``vectors``, ``rest``, ``fold`` and ``ranked``, as far as there are any.
             device: where they go.
             whole, temperature: see above.
+            streamed: whether items, logprobs, states and ``ranked`` stay where they are.
         """
 
         def tensor(values: npt.NDArray[Any]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
-        given = {name: tensor(values) for name, values in optional.items() if values is not None}
+        wide = torch.from_numpy if streamed else tensor
+        given = {
+            name: (wide if name == "ranked" else tensor)(values)
+            for name, values in optional.items()
+            if values is not None
+        }
         if block.state is not None:
-            given["state"] = tensor(block.state)
+            given["state"] = wide(block.state)
+        ranked = optional.get("ranked")
         return cls(
             row=tensor(row),
-            items=tensor(block.items),
-            logprobs=tensor(block.logprobs),
+            items=wide(block.items),
+            logprobs=wide(block.logprobs),
             logsumexp=tensor(block.logsumexp),
             kept_mass=tensor(block.kept_mass),
             whole=whole,
             temperature=temperature,
+            on_disk=(block.items, *(() if ranked is None else (ranked,))) if streamed else (),
             **given,
         )
+
+    def expect(self, place: npt.NDArray[np.int64]) -> None:
+        """Have what is on the disk of some positions of the corpus, int64 [n], read before it is looked up."""
+        if self.on_disk:
+            row = self.row.cpu().numpy()[place]
+            for column in self.on_disk:
+                expect(column, row[row >= 0])
+
+    @staticmethod
+    def at(column: Tensor, row: Tensor) -> Tensor:
+        """Return some rows of items, logprobs, state or ranked, where ``row``, int64 [n], is."""
+        return column[row.to(column.device)].to(row.device)
 
     def of_all_users(self) -> Tensor | None:
         """Return the item vectors of the teacher that was adapted on all users, float32 [n_items, d], or None."""
@@ -103,18 +128,18 @@ class Opinion:
         state, fold = self.state, self.fold
         if fold is None:
             vectors = self.vectors[items].T
-            return lambda here: state[row[here]] @ vectors
+            return lambda here: self.at(state, row[here]) @ vectors
         of_folds = self.vectors[:, items]
-        return lambda here: scores_by_fold(state[row[here]], fold[row[here]], of_folds)
+        return lambda here: scores_by_fold(self.at(state, row[here]), fold[row[here]], of_folds)
 
     def _completed(self, row: Tensor, rest: Tensor, ordered: Tensor, order: Tensor, here: slice) -> Tensor:
         """Return stored log-probabilities, and the rest's, of items that were sorted, in their own order."""
         rows = row[here]
-        stored = self.items[rows].to(ordered.dtype)
+        stored = self.at(self.items, rows).to(ordered.dtype)
         at = torch.searchsorted(ordered, stored).clamp(max=len(ordered) - 1)
         n, column = (ordered[at] == stored).nonzero(as_tuple=True)
         scores = rest[rows].unsqueeze(1).repeat(1, len(ordered))
-        scores[n, order[at[n, column]]] = self.logprobs[rows][n, column]
+        scores[n, order[at[n, column]]] = self.at(self.logprobs, rows)[n, column]
         return scores
 
     def scores_of(self, row: Tensor, items: Tensor) -> Tensor:
@@ -128,12 +153,12 @@ class Opinion:
         """
         if self.state is not None and self.vectors is not None:
             own = self.vectors[items] if self.fold is None else self.vectors[self.fold[row].unsqueeze(1), items]
-            raw = torch.bmm(own, self.state[row].unsqueeze(2)).squeeze(2)
+            raw = torch.bmm(own, self.at(self.state, row).unsqueeze(2)).squeeze(2)
             return raw - self.logsumexp[row].unsqueeze(1)
         if self.rest is None:
             raise ValueError("these labels hold no states")
         same = self._same(row, items)
-        stored = self.logprobs[row].gather(1, same.int().argmax(2))
+        stored = self.at(self.logprobs, row).gather(1, same.int().argmax(2))
         return torch.where(same.any(2), stored, self.rest[row].unsqueeze(1))
 
     def stores(self, row: Tensor, items: Tensor) -> Tensor:
@@ -141,7 +166,7 @@ class Opinion:
         return self._same(row, items).any(2)
 
     def _same(self, row: Tensor, items: Tensor) -> Tensor:
-        return items.unsqueeze(2) == self.items[row].unsqueeze(1)
+        return items.unsqueeze(2) == self.at(self.items, row).unsqueeze(1)
 
 
 def scores_by_fold(state: Tensor, fold: Tensor, vectors: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Settings of a student's training: the loss, the weighting, the curriculum, the optimiser."""
 
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import Field, field_validator
@@ -134,6 +135,16 @@ class DistillSettings(Settings):
         default=8, ge=1, description="epochs without a better NDCG@10 on validation before training stops"
     )
     batch_size: int = Field(default=128, ge=1, description="sequences per step")
+    labels_in_memory: float = Field(
+        default=8.0,
+        ge=0,
+        description="GB of stored items, log-probabilities and states, of all teachers of a domain together, that are "
+        "held in memory; what is larger goes through a temporary file, from which the system reads as it is asked for. "
+        "The batches are the same",
+    )
+    scratch: Path | None = Field(
+        default=None, description="folder of that file, which has no name in it; beside the labels by default"
+    )
     average: float = Field(
         default=0.0,
         ge=0,

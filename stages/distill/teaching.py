@@ -1,6 +1,8 @@
 """The cached labels of all teachers for one domain, addressed by (user, position)."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -9,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ckd.stages.distill.comparisons import COMPARISONS
-from ckd.stages.distill.controls import controlled, cut_to
+from ckd.stages.distill.controls import controlled
 from ckd.stages.distill.fused import Voice
+from ckd.stages.distill.holding import per_item, scoring, scratch_of, training_labels
 from ckd.stages.distill.opinion import Int64s, Opinion
-from ckd.stages.distill.settings import SCORING_LOSSES, DistillSettings
+from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.voices import voice_of
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students.contract import Scores
@@ -29,7 +32,6 @@ from ckd.storage.labels import (
     above_the_rest,
     fold_of_rows,
     out_of_order,
-    read_labels,
     rest_logprob,
 )
 from ckd.storage.vectors import read_vectors
@@ -46,7 +48,7 @@ class Teaching:
     def __init__(self, opinions: Sequence[Opinion], weights: Weights, settings: DistillSettings) -> None:
         self._opinions = list(opinions)
         self._settings = settings
-        device = opinions[0].items.device
+        device = opinions[0].row.device
         self.device = device
         self.temperature = settings.temperature
         self.gate = weights.gate
@@ -59,22 +61,26 @@ class Teaching:
     ) -> Self:
         """Load the training labels of all teachers and weigh them.
 
+        Labels larger than ``settings.labels_in_memory`` go, a row group at a time, into a file, and stay there.
+
         Raises:
             UserError: a loss needs what the labels do not hold, or a teacher has no label to train on.
         """
         blocks, rows, opinions = [], [], []
+        scratch = scratch_of(labels.values(), settings)
         for teacher, artifact in labels.items():
-            block, row = taught_labels(teacher, artifact, corpus, settings)
+            block, row = taught_labels(teacher, artifact, corpus, settings, scratch)
             fold = fold_of_rows(artifact, block, corpus)
             vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
-            if _scoring(settings) and (block.state is None or vectors is None) and rest is None:
+            if scoring(settings) and (block.state is None or vectors is None) and rest is None:
                 raise UserError(_no_scores(teacher, artifact, settings))
             if settings.loss.get("rank") and out_of_order(artifact, block, corpus.n_items):
                 raise UserError(_no_order(teacher, corpus.n_items))
             blocks.append(block)
             rows.append(row)
-            ranked = above_the_rest(artifact, block, corpus.n_items) if settings.loss.get("rank") else None
+            above = partial(above_the_rest, artifact, n_items=corpus.n_items)
+            ranked = per_item(block, above, scratch) if settings.loss.get("rank") else None
             opinion = Opinion.of(
                 block,
                 row,
@@ -87,6 +93,7 @@ class Teaching:
                 device,
                 whole=block.k == corpus.n_items,
                 temperature=settings.teacher_temperature.get(teacher, 1.0),
+                streamed=scratch is not None,
             )
             opinions.append(opinion)
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
@@ -95,6 +102,11 @@ class Teaching:
         """Return the item vectors of the teachers that have any, float32 [n_items, their width] each."""
         found = [opinion.of_all_users() for opinion in self._opinions]
         return [vectors.cpu().numpy() for vectors in found if vectors is not None]
+
+    def expect(self, place: Int64s) -> None:
+        """Have the labels of some positions of the corpus, int64 [n], read from the disk before they are needed."""
+        for opinion in self._opinions:
+            opinion.expect(place)
 
     def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
@@ -119,6 +131,11 @@ class Teaching:
                 total[labelled] = total[labelled] + weight[place[labelled]] * value
             taught |= labelled
         return total, taught
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether any label is looked up on the disk: :meth:`expect` is worth its while."""
+        return any(opinion.on_disk for opinion in self._opinions)
 
     @property
     def in_closed_form(self) -> bool:
@@ -149,14 +166,9 @@ class Teaching:
         return value
 
 
-def _scoring(settings: DistillSettings) -> list[str]:
-    """Return the losses in use that ask for scores of items which are not stored."""
-    return [name for name in SCORING_LOSSES if settings.loss.get(name)]
-
-
 def _no_scores(teacher: str, artifact: Artifact, settings: DistillSettings) -> str:
     """Return why items that are not stored can't be scored."""
-    losses = _scoring(settings)
+    losses = scoring(settings)
     without = f"leave {' and '.join(losses)} out"
     listed = artifact.facts.get(LISTED_WITHIN)
     if listed is not None and settings.teacher_items is not None and settings.teacher_items < listed:
@@ -198,23 +210,20 @@ def refuse_empty(teacher: str, block: LabelBlock) -> None:
 
 
 def taught_labels(
-    teacher: str, artifact: Artifact, corpus: Corpus, settings: DistillSettings
+    teacher: str, artifact: Artifact, corpus: Corpus, settings: DistillSettings, scratch: Path | None = None
 ) -> tuple[LabelBlock, Int64s]:
     """Return what of one teacher's labels is taught, and the row of each position of the corpus or -1.
+
+    Args:
+        teacher: its name.
+        artifact, corpus, settings, scratch: as in :func:`training_labels`.
 
     Raises:
         UserError: no training position has a label.
     """
-    block = cut_to(training_labels(artifact, corpus, settings), settings.teacher_items)
+    block = training_labels(artifact, corpus, settings, scratch)
     refuse_empty(teacher, block)
     return controlled(block, row_index(block, corpus), settings.control)
-
-
-def training_labels(artifact: Artifact, corpus: Corpus, settings: DistillSettings) -> LabelBlock:
-    """Load one teacher's labels of the training positions, as much of them as the losses need."""
-    wide = ["items", "logprobs"] + (["state"] if _scoring(settings) else [])
-    block = read_labels(artifact, corpus, wide)
-    return block.take(np.flatnonzero(block.split == 0))
 
 
 def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:

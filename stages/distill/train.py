@@ -27,6 +27,8 @@ from ckd.storage.errors import UserError
 
 Epoch = dict[str, float]
 WATCHED = "ndcg@10"
+_AHEAD = 4
+"""Steps before its own in which the labels of a batch are read, where they are on the disk."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Course:
         if self.lesson is None:
             return np.arange(len(self.windows.user))
         return served(self.lesson.hardness[self.windows.user], epoch, settings.curriculum)
+
+    def expect(self, rows: npt.NDArray[np.int64]) -> None:
+        """Have the labels of some rows of ``windows``, where they are on the disk, read before they are needed."""
+        if self.lesson is not None and self.lesson.teaching.on_disk:
+            self.lesson.teaching.expect(self.windows.take(rows).places(self.domain.corpus))
 
 
 def train(
@@ -163,8 +170,11 @@ def _train_epoch(
     student.train()
     gates = [_epoch_gate(course, chosen) for course, chosen in zip(courses, rows, strict=True)]
     sums = torch.zeros(3, dtype=torch.float64)
-    for place, batch in _batches(courses, rows, settings.batch_size, draw):
+    batches = _batches(courses, rows, settings.batch_size, draw)
+    for number, (place, batch) in enumerate(batches):
         course, gate = courses[place], gates[place]
+        for later, its_rows in batches[number + _AHEAD if number else 0 : number + _AHEAD + 1]:
+            courses[later].expect(its_rows)
         step = student.step(course.domain, course.windows.take(batch), draw)
         truth, taught, count = step_losses(step, course.lesson, gate, settings.alpha)
         loss = (truth + taught) / count

@@ -20,7 +20,7 @@ def voice_of(opinion: Opinion, row: Tensor, weight: Tensor, batch: Tensor, setti
 
     def best(here: slice) -> Best:
         rows = row[here]
-        return Best(opinion.items[rows].long(), opinion.logprobs[rows], opinion.kept_mass[rows])
+        return Best(opinion.at(opinion.items, rows).long(), opinion.at(opinion.logprobs, rows), opinion.kept_mass[rows])
 
     top_k, in_batch = settings.loss.get("top_k"), settings.loss.get("in_batch")
     return Voice(

@@ -15,6 +15,8 @@ Float64s = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 _TINY = 1e-12
+_AT_A_TIME = 1_024
+"""Positions whose stored items are compared at once: labels may be larger than memory."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,12 @@ def consistency(
         both = np.flatnonzero((rows[p] >= 0) & (rows[q] >= 0))
         if measure == "none" or not len(both):
             continue
-        agreement = pair_agreement(labels[p], rows[p][both], labels[q], rows[q][both], measure, persistence)
-        for teacher in (p, q):
-            total[teacher, both] += agreement
-            others[teacher, both] += 1
+        for at in range(0, len(both), _AT_A_TIME):
+            here = both[at : at + _AT_A_TIME]
+            agreement = pair_agreement(labels[p], rows[p][here], labels[q], rows[q][here], measure, persistence)
+            total[p, here] += agreement
+            total[q, here] += agreement
+        others[[[p], [q]], both] += 1
     return np.where(others > 0, total / np.maximum(others, 1), 1.0)
 
 

@@ -1,11 +1,11 @@
-"""The key of the labels that one teacher gives to one domain. Imports nothing heavy."""
+"""The keys of the labels that one teacher gives to one domain, and of what comes of them. Imports nothing heavy."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ckd.stages.precompute.settings import LabelSettings
 from ckd.storage.folds import FOLD_RULE
-from ckd.storage.formats import LABEL_FORMAT
+from ckd.storage.formats import AGREEMENT_FORMAT, LABEL_FORMAT
 from ckd.storage.keys import Address
 
 
@@ -39,11 +39,17 @@ def label_address(
         "top_k": settings.top_k,
         "splits": list(settings.splits),
         "state": settings.state,
-        "precision": settings.precision,
+        # The name that it had first: labels of then are labels of now.
+        "precision": "float32" if settings.precision == "exact" else settings.precision,
         "format": LABEL_FORMAT,
         **out_of_fold,
     }
     return Address("labels", inputs, (("teacher", teacher), ("domain", domain)))
+
+
+def agreement_address(one: Address, other: Address) -> Address:
+    """Return where the agreement of two teachers belongs; ``one`` has the labels of the first by name."""
+    return Address("agreement", {"labels": [one.key, other.key], "format": AGREEMENT_FORMAT})
 
 
 def item_vectors_address(

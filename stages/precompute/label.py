@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from ckd.stages.precompute.lists import ListLabeller
+from ckd.stages.precompute.machine import MADE_ON, made_on
 from ckd.stages.precompute.search import search
 from ckd.stages.precompute.settings import LabelSettings
-from ckd.stages.precompute.shards import Shard, asked, selected, shards
+from ckd.stages.precompute.shards import Shard, asked, cut_of, selected, shards
 from ckd.stages.teachers.contract import RankedLists, Teacher
 from ckd.storage.artifact import Artifact, Receipt
 from ckd.storage.corpus import SPLITS, Corpus
@@ -20,8 +21,9 @@ from ckd.storage.draft import Draft
 from ckd.storage.errors import UserError
 from ckd.storage.folds import all_folds
 from ckd.storage.keys import Address
-from ckd.storage.labels import FOLDS, ROUNDINGS, LabelBlock, in_order, part_name, round_float16, write_part
+from ckd.storage.labels import FOLDS, LabelBlock, in_order, part_name, write_part
 from ckd.storage.progress import expect_shards
+from ckd.storage.rounding import ROUNDINGS, round_float16
 from ckd.storage.store import Store
 from ckd.storage.vectors import write_vectors
 
@@ -91,14 +93,11 @@ def label_corpus(
     with store.draft(address, resume=True) as draft:
         if (present := store.find(address)) is not None:
             return present
-        todo = shards(corpus, settings)
+        todo = _cut(draft, corpus, settings)
         done = {shard: receipt for shard in todo if (receipt := finished(draft, shard)) is not None}
         draft.keep_only([part_name(shard.number) for shard in done])
         expect_shards(draft, len(todo))
-        if open_folds:
-            labeller: Labeller = _fold_labeller(open_teacher(), open_folds, corpus, settings, device, measure)
-        else:
-            labeller = _labeller(open_teacher(), corpus, settings, device, measure)
+        labeller = open_labeller(corpus, settings, open_teacher, device, measure, open_folds)
         for number, vectors in enumerate(labeller.vectors):
             write_vectors(draft, vectors, number)
         for receipt in done.values():
@@ -110,11 +109,44 @@ def label_corpus(
             started = time.perf_counter()
             block = labeller.block(shard)
             seconds = round(time.perf_counter() - started, 3)
-            facts = {"first_user": shard.first, "last_user": shard.last, "device_seconds": seconds}
+            facts = {
+                "first_user": shard.first,
+                "last_user": shard.last,
+                "device_seconds": seconds,
+                MADE_ON: made_on(device),
+            }
             receipt = write_part(draft, shard.number, block, corpus, facts)
             device_seconds += seconds
             advance(receipt.rows, receipt.bytes)
         return draft.commit(labeller.facts(), device_seconds, earlier)
+
+
+def _cut(draft: Draft, corpus: Corpus, settings: LabelSettings) -> list[Shard]:
+    """Return the shards to write: those that there were, where damaged labels are mended, to the same files."""
+    former = draft.former()
+    if former is None:
+        return shards(corpus, settings)
+    return cut_of({name: Receipt(**record) for name, record in former["files"].items() if name.startswith("part-")})
+
+
+def open_labeller(
+    corpus: Corpus,
+    settings: LabelSettings,
+    open_teacher: Callable[[], Teacher | RankedLists],
+    device: torch.device,
+    measure: Measure = dict,
+    open_folds: Sequence[Callable[[Corpus], Teacher | RankedLists]] = (),
+) -> Labeller:
+    """Return the opened teacher, or the teachers of folds, that can be asked for labels.
+
+    The arguments are those of :func:`label_corpus`.
+
+    Raises:
+        UserError: the teacher does not fit the domain or the settings.
+    """
+    if open_folds:
+        return _fold_labeller(open_teacher(), open_folds, corpus, settings, device, measure)
+    return _labeller(open_teacher(), corpus, settings, device, measure)
 
 
 def _labeller(

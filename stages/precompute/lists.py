@@ -18,7 +18,8 @@ from ckd.stages.precompute.shards import Shard, asked, selected
 from ckd.stages.teachers.contract import RankedLists
 from ckd.storage.corpus import SPLITS, Corpus, Positions
 from ckd.storage.errors import UserError
-from ckd.storage.labels import LISTED_WITHIN, REST, ROUNDINGS, UNIFORM, UNLISTED_FIRST, LabelBlock
+from ckd.storage.labels import LISTED_WITHIN, REST, UNIFORM, UNLISTED_FIRST, LabelBlock
+from ckd.storage.rounding import ROUNDINGS
 
 Float64s = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]

@@ -21,8 +21,11 @@ class LabelSettings(Settings):
         description="store the teacher's query vector, with which the score of any item is one dot product; "
         "the losses in_batch and top_k_plus_student need it",
     )
-    precision: Literal["float16", "bfloat16", "float32"] = Field(
-        default="float16", description="precision to which stored log-probabilities are rounded"
+    precision: Literal["fixed", "exact", "float16", "bfloat16"] = Field(
+        default="fixed",
+        description="to what stored log-probabilities are rounded: `fixed` to 1/512, off by at most 1/1024; `float16` "
+        "off by at most 1/2048 of themselves, `bfloat16` by 1/256; `exact` keeps float32, bit for bit, and takes half "
+        "as much space again",
     )
     shard_rows: int = Field(
         default=16_384,
@@ -33,6 +36,11 @@ class LabelSettings(Settings):
     batch_size: int = Field(
         default=256, ge=1, description="sequences per pass of a teacher; changes speed and memory, never a label"
     )
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _by_its_older_name(cls, precision: object) -> object:
+        return "exact" if precision == "float32" else precision
 
     @field_validator("splits")
     @classmethod

@@ -1,11 +1,13 @@
 """How the positions of a domain are cut into shards, and which of them are labelled."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ckd.stages.precompute.settings import LabelSettings
+from ckd.storage.artifact import Receipt
 from ckd.storage.corpus import SPLITS, Corpus, Positions
 
 
@@ -21,6 +23,12 @@ class Shard:
 def shards(corpus: Corpus, settings: LabelSettings) -> list[Shard]:
     """Return the cut of a corpus into shards; it depends on the corpus and ``shard_rows`` only."""
     return [Shard(n, first, last) for n, (first, last) in enumerate(corpus.ranges(settings.shard_rows))]
+
+
+def cut_of(parts: Mapping[str, Receipt]) -> list[Shard]:
+    """Return the cut of labels that were made before, from the receipts of their shards."""
+    facts = [parts[name].facts for name in sorted(parts)]
+    return [Shard(n, each["first_user"], each["last_user"]) for n, each in enumerate(facts)]
 
 
 def labelled_positions(corpus: Corpus, settings: LabelSettings) -> int:

@@ -42,43 +42,56 @@ def open_views(contents: Contents, memory_limit: str = "80%", threads: int | Non
 
     Raises:
         DamagedArtifact: a file that had to be opened does not hold what was written.
+        UserError: the limit of memory is none, or too small for the views themselves.
     """
     sources = _Sources()
     statements = _view_statements(contents, sources)
     settings: dict[str, str | bool | int | float | list[str]] = {**_CLOSED, "memory_limit": memory_limit}
     if threads is not None:
         settings["threads"] = threads
-    connection = duckdb.connect(":memory:", config=settings)
-    connection.register_filesystem(ReadOnlyFiles(sources.files.values()))
-    connection.execute(f"set allowed_paths = {views.listed(sources.files)}")
+    try:
+        connection = duckdb.connect(":memory:", config=settings)
+    except duckdb.Error as error:
+        raise user_error(error) from None
+    connection.register_filesystem(sources.files)
+    connection.execute(f"set allowed_paths = {views.listed(sources.files.names)}")
     connection.execute("set enable_external_access = false")
     connection.execute("set disabled_filesystems = 'LocalFileSystem'")
+    # It goes to standard output, between the rows, as soon as a question takes two seconds.
+    connection.execute("set enable_progress_bar = false")
     try:
         _create_runs(connection, contents)
         for name, statement in statements.items():
             connection.execute(f"create view {name} as {statement}")
     except duckdb.Error as error:
         connection.close()
+        if KeyboardInterrupt.__name__ in str(error):  # it came while DuckDB called our file system
+            raise KeyboardInterrupt from None
         raise user_error(error) from None
     connection.execute("set lock_configuration = true")
     return connection
+
+
+def memory_limit_of(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return how many bytes the queries of a connection may hold."""
+    ((text,),) = connection.execute("select current_setting('memory_limit')").fetchall()
+    number, unit = text.split()
+    return int(float(number) * 1024 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))
 
 
 class _Sources:
     """Collects the files that the views read, under the names by which they read them."""
 
     def __init__(self) -> None:
-        self.files: dict[str, StoredFile] = {}
+        self.files = ReadOnlyFiles()
 
     def add(self, artifact: Artifact, names: Iterable[str]) -> tuple[str, ...]:
         held = artifact.files
-        added = [StoredFile(artifact, name) for name in names if name in held]
-        self.files.update((file.virtual_name, file) for file in added)
-        return tuple(file.virtual_name for file in added)
+        return tuple(self.files.add(StoredFile(artifact, name)) for name in names if name in held)
 
     def schema(self, file: str) -> pa.Schema:
         # First compared: of a damaged footer, a reader may say anything, or nothing.
-        path = self.files[file].artifact.verified(self.files[file].name)
+        path = self.files.verified(file)
         try:
             return pq.read_schema(path)
         except (OSError, pa.ArrowInvalid) as error:
@@ -110,6 +123,14 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
         for source in contents.labels
         if (files := sources.add(source.artifact, part_names(source.artifact)))
     ]
+    agreements = [
+        branch(
+            sources.add(artifact, [views.AGREEMENT]),
+            {"domain": domain, "teacher": teacher, "other": other},
+            {"closer": views.closer(views.quoted(teacher), views.quoted(other))},
+        )
+        for domain, teacher, other, artifact in contents.agreements
+    ]
     of_run = {"run": views.RUN_OF_FILE}
     ranks = [branch(files, known, of_run) for known, files in _run_files(contents, sources, RANKS)]
     students = [
@@ -123,7 +144,7 @@ def _view_statements(contents: Contents, sources: _Sources) -> dict[str, str]:
         "interactions": views.INTERACTIONS,
         "labels": views.union("labels", labels, types),
         "label_items": views.LABEL_ITEMS,
-        "agreement": views.agreement(labels, types),
+        "agreement": views.agreement(labels, agreements, types),
         "metrics": views.metrics(views.union("metrics", students, types)),
         "ranks": views.union("ranks", ranks, types),
     }

@@ -15,6 +15,15 @@ class LabelSource(NamedTuple):
     artifact: Artifact
 
 
+class AgreementSource(NamedTuple):
+    """What :func:`ckd.storage.sql.agreement.write_agreement` kept of two teachers, ``teacher`` the first by name."""
+
+    domain: str
+    teacher: str
+    other: str
+    artifact: Artifact
+
+
 @dataclass(frozen=True)
 class Contents:
     """The artifacts that the views show; their files are those of their manifests, never what a folder holds.
@@ -23,11 +32,13 @@ class Contents:
         corpora: domain to its corpus.
         labels: at most one artifact per (teacher, domain).
         runs: any runs; a run says itself of which domain and student it is.
+        agreements: of pairs among the labels; what is not here is computed from the labels, at the cost of a question.
     """
 
     corpora: Mapping[str, Artifact] = field(default_factory=dict)
     labels: Sequence[LabelSource] = ()
     runs: Sequence[Artifact] = ()
+    agreements: Sequence[AgreementSource] = ()
 
     def __post_init__(self) -> None:
         pairs = [(source.teacher, source.domain) for source in self.labels]

@@ -7,7 +7,7 @@ false))``, which it counts as a SELECT. So the local file system is off altogeth
 
 import os
 import threading
-from collections.abc import Iterable
+from collections import defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,17 +40,29 @@ class StoredFile(NamedTuple):
 class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Reads the files it was made with and nothing else; every other operation fails.
 
-    A file is compared with its recorded digest when it is first opened: DuckDB ignores page checksums.
+    A file is compared with its recorded digest, footer and all, when it is first opened: DuckDB ignores page checksums.
+    Nothing of that is remembered beyond the process, for what rots on a disk keeps its size and its time of change.
+    Several threads compare several files at once: hashing does not hold the interpreter.
     """
 
     protocol = PROTOCOL
     cachable = False
 
-    def __init__(self, files: Iterable[StoredFile]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._files = {self._strip_protocol(file.virtual_name): file for file in files}
+        self._files: dict[str, StoredFile] = {}
         self._verified: set[str] = set()
-        self._verifying = threading.Lock()
+        self._verifying: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def add(self, file: StoredFile) -> str:
+        """Let a file be read; return the name by which queries know it."""
+        self._files[self._strip_protocol(file.virtual_name)] = file
+        return file.virtual_name
+
+    @property
+    def names(self) -> list[str]:
+        """The names by which queries know the files."""
+        return [file.virtual_name for file in self._files.values()]
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -59,12 +71,20 @@ class ReadOnlyFiles(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> "_SharedFile":
         if mode != "rb":
             raise PermissionError(f"{path} is read-only")
+        return _SharedFile(self.verified(path))
+
+    def verified(self, path: str) -> Path:
+        """Return where a file is, after comparing it with its digest if that was not done yet.
+
+        Raises:
+            DamagedArtifact: they differ.
+        """
         file = self._file(path)
-        with self._verifying:
+        with self._verifying[file.virtual_name]:
             if file.virtual_name not in self._verified:
                 file.artifact.verified(file.name)
                 self._verified.add(file.virtual_name)
-        return _SharedFile(file.path)
+        return file.path
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return name, size and type of a file."""

@@ -110,6 +110,10 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 def user_error(error: Exception) -> UserError:
     """Return DuckDB's complaint as one line: without its picture of the query, with what it suggests."""
+    if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
+        return UserError(
+            "SQL: the question needs more memory than it may hold; ask for less at a time, or give it more (--memory)"
+        )
     text = re.split(r"\n+LINE \d+:", str(error))[0]
     damage = re.search(rf"{DamagedArtifact.__name__}: (.*)", text)
     if damage:

@@ -115,6 +115,7 @@ VIEWS: Mapping[str, View] = {
             ),
             "overlap": Column("DOUBLE", "probability in common: sum of the smaller one over the items that both store"),
             "jaccard": Column("DOUBLE", "items that both store, of those that either stores"),
+            "target": Column(ITEM_ID, "the item that really followed"),
             "target_rank": Column("INTEGER", "rank that teacher gives to the target, 1 is best"),
             "other_target_rank": Column("INTEGER", "rank that other gives to it"),
             "closer": Column("VARCHAR", "name of the one that ranks the target higher; tie if neither does"),

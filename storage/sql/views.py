@@ -97,12 +97,31 @@ _SHARED = "len(list_filter({one}, lambda item: list_contains({other}, item)))"
 _OVERLAP = """list_sum(list_transform(items, lambda item, n:
         least(exp(logprobs[n]), coalesce(exp(other_logprobs[list_position(other_items, item)]), 0))))"""
 
+AGREEMENT = "agreement.parquet"
+KEPT = (
+    "user_id",
+    "position",
+    "split",
+    "shared_10",
+    "overlap",
+    "jaccard",
+    "target",
+    "target_rank",
+    "other_target_rank",
+)
+"""Columns of what is kept of the view ``agreement``; the others are constants, or follow from them."""
+
+
+def closer(teacher: str, other: str) -> str:
+    """Return the SQL of the column ``closer`` from that of the two names."""
+    return f"""case when target_rank < other_target_rank then {teacher}
+        when other_target_rank < target_rank then {other} else 'tie' end"""
+
+
 _AGREEMENT = f"""
 select domain, user_id, position, split, teacher, other, shared_10,
     least(overlap, 1) as overlap, common / (len(items) + len(other_items) - common) as jaccard,
-    target_rank, other_target_rank,
-    case when target_rank < other_target_rank then teacher
-        when other_target_rank < target_rank then other else 'tie' end as closer
+    target, target_rank, other_target_rank, {closer("teacher", "other")} as closer
 from (
     select *, {_SHARED.format(one="items", other="other_items")} as common, {_OVERLAP} as overlap,
         {_SHARED.format(one="best[:len(other_best)]", other="other_best[:len(best)]")}
@@ -111,39 +130,48 @@ from (
 )"""
 
 
-def agreement(labels: Iterable[Branch], types: Mapping[str, str]) -> str:
+def agreement(labels: Iterable[Branch], kept: Iterable[Branch], types: Mapping[str, str]) -> str:
     """Return the SQL of the view ``agreement``: a branch per domain and two of its teachers, ordered by name.
 
-    The lists are compared as lists, so that a query pays only for the measures that it asks for: the join of unnested
-    items that would replace it could not be left out. The time grows with the square of k; measured, ``overlap`` takes
-    two thirds of that join's time at k = 100, and a third more than it at k = 500.
+    Of a pair whose agreement is not kept, the lists are compared as lists, so that a query pays only for the measures
+    that it asks for: the join of unnested items that would replace it could not be left out. The time grows with the
+    square of k; measured, ``overlap`` takes two thirds of that join's time at k = 100, and a third more than it at
+    k = 500. What is kept is read as it is.
 
     Args:
         labels: the branches of the view ``labels``; their constants name teacher and domain.
+        kept: a branch per pair whose agreement is kept; its constants name domain, teacher and other.
         types: what the identifier types stand for.
     """
+    kept = list(kept)
+    found = {tuple(branch.constants[name] for name in ("domain", "teacher", "other")) for branch in kept}
     columns = {name: types.get(column.type, column.type) for name, column in VIEWS["agreement"].columns.items()}
     ordered = sorted(labels, key=lambda branch: str(branch.constants["teacher"]))
     pairs = [
-        _pair(one, other, columns["user_id"])
+        _pair(one, other, columns)
         for one, other in combinations(ordered, 2)
-        if one.constants["domain"] == other.constants["domain"]
+        if (domain := one.constants["domain"]) == other.constants["domain"]
+        and (domain, one.constants["teacher"], other.constants["teacher"]) not in found
     ]
     if not pairs:
-        return _nothing(columns)
-    return f"with pairs as not materialized ({' union all '.join(pairs)}){_AGREEMENT}"
+        return union("agreement", kept, types)
+    computed = f"with pairs as not materialized ({' union all '.join(pairs)}){_AGREEMENT}"
+    return f"{union('agreement', kept, types)} union all ({computed})" if kept else computed
 
 
-def _pair(one: Branch, other: Branch, user_id: str) -> str:
+def _pair(one: Branch, other: Branch, columns: Mapping[str, str]) -> str:
     # The split follows from user and position; it is a key so that a filter on it reaches both scans. Identifiers are
     # cast before the join for the same reason: DuckDB carries no filter over to the other side of a cast key.
     sides = [
         f"""(
-            select (user_id)::{user_id} as user_id, position, split, items[:10] as {prefix}best,
+            select (user_id)::{columns["user_id"]} as user_id, position, split, {target}items[:10] as {prefix}best,
                 items as {prefix}items, logprobs as {prefix}logprobs, target_rank as {prefix}target_rank
             from {_scan(branch)}
         )"""
-        for branch, prefix in ((one, ""), (other, "other_"))
+        for branch, prefix, target in (
+            (one, "", f"(target)::{columns['target']} as target, "),
+            (other, "other_", ""),
+        )
     ]
     constants = {
         "domain": one.constants["domain"],

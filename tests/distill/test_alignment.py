@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ckd.stages.distill.curriculum import TERMS, difficulty
+from ckd.stages.distill.holding import training_labels
 from ckd.stages.distill.run import prepare_lesson
 from ckd.stages.distill.settings import DistillSettings
-from ckd.stages.distill.teaching import Teaching, row_index, training_labels
+from ckd.stages.distill.teaching import Teaching, row_index
 from ckd.stages.distill.train import train
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students import STUDENTS

@@ -12,7 +12,10 @@ from ckd.storage.files import sha256_file
 
 MAIN = "from ckd.pipeline.cli import main; sys.exit(main())"
 SHORT = ("--set", "distill.epochs=3")
-FILES = {"model.safetensors", "config.json", "metrics.parquet", "ranks.parquet", "curve.parquet", "manifest.json"}
+FILES = {
+    *("model.safetensors", "config.json", "metrics.parquet", "ranks.parquet", "curve.parquet"),
+    *("manifest.json", "manifest.spare.json"),
+}
 METRICS = {
     "recall@10": lambda rank: rank <= 10,
     "recall@50": lambda rank: rank <= 50,

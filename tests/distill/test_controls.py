@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ckd.stages.distill.controls import controlled, cut_to
+from ckd.stages.distill.holding import training_labels
 from ckd.stages.distill.settings import DistillSettings
-from ckd.stages.distill.teaching import Teaching, row_index, training_labels
+from ckd.stages.distill.teaching import Teaching, row_index
 from ckd.stages.students.scores import FullScores
 from ckd.storage.labels import read_labels
 

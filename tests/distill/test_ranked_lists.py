@@ -53,7 +53,7 @@ class Lists:
             skip_missing=True,
         )
 
-    def label(self, top_k: int, precision: str = "float32") -> Artifact:
+    def label(self, top_k: int, precision: str = "exact") -> Artifact:
         settings = LabelSettings.model_validate({"top_k": top_k, "precision": precision})
         inputs = {"lists": self.probability.tolist(), "top_k": top_k, "precision": precision}
         address = Address("labels", inputs, (("teacher", "llm"), ("domain", "d")))
@@ -104,7 +104,9 @@ def test_in_batch_is_that_of_the_completed_distribution(random_world: Any, share
         assert float(value[n]) == pytest.approx(temperature**2 * np.sum(p * np.log(p / q)), rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 3e-2)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("exact", 1e-5), ("fixed", 1e-3), ("float16", 5e-3), ("bfloat16", 3e-2)]
+)
 def test_any_item_has_its_log_probability_whether_it_is_stored_or_not(
     random_world: Any, precision: str, tolerance: float
 ) -> None:
@@ -167,7 +169,7 @@ def test_the_students_own_items_have_their_share_of_the_rest(random_world: Any, 
         assert value == pytest.approx(4 * np.sum(p * np.log(p / q)), rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("precision", ["exact", "fixed", "float16", "bfloat16"])
 @pytest.mark.parametrize("k", [2, 4, 7, 11])
 def test_rank_reads_the_order_of_what_is_listed_and_of_nothing_else(random_world: Any, k: int, precision: str) -> None:
     lists = Lists(random_world, 0.6, orderly=True)

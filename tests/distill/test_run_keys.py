@@ -4,6 +4,7 @@ A new setting is covered by itself: unless it changes the key, it has to be adde
 those that something else switches on.
 """
 
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -29,6 +30,8 @@ TEACHING = (
 """Parts of `distill` that mean nothing to a student without teachers."""
 HARMLESS = {
     "distill.teachers",  # counts by the keys of the labels: see below
+    "distill.labels_in_memory",  # where labels are held: test_holding.py proves that it changes nothing
+    "distill.scratch",
     "distill.baseline",  # says which students there are, not how one is trained
     "evaluate.cutoffs",  # reports
     "evaluate.bootstrap",
@@ -90,6 +93,8 @@ def another(value: Any, annotation: Any) -> Any:
         return ("uni",)
     if value is None and kind is int:
         return 3
+    if value is None and kind is Path:
+        return Path("elsewhere")
     raise NotImplementedError(f"how does a {annotation} change?")
 
 

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from ckd.stages.distill.holding import training_labels
 from ckd.stages.distill.settings import DistillSettings
-from ckd.stages.distill.teaching import Teaching, row_index, training_labels
+from ckd.stages.distill.teaching import Teaching, row_index
 from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus

@@ -156,7 +156,7 @@ def test_the_home_of_nobody_is_just_a_path(tmp_path: Path) -> None:
         ("seed: 1.5", "4: seed: must be a whole number, not 1.5"),
         ("seed: 2020-01-01", "4: seed: must be a whole number, not 2020-01-01"),
         ("seed:", "4: seed: must be a whole number, not empty"),
-        ("store: 3", "4: store: must be a path, not 3"),
+        ("store: 3", "4: store: must be text, not 3"),
         ("device: coda", "4: device: must be one of cuda, auto, cpu, not 'coda'; did you mean cuda?"),
         ("device: tpu5", "4: device: must be one of auto, cpu, cuda, not 'tpu5'"),
         (
@@ -282,7 +282,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         "pipeline.yaml:3: domains.office.k_core: must be 1 or more, not 0",
         "pipeline.yaml:5: teachers.warm.pretrain.epocs: unknown key; did you mean epochs?",
         "pipeline.yaml:5: teachers.warm.pretrain: needs domains to train on; name at least one under sources",
-        "pipeline.yaml:6: labels.precision: must be one of float16, bfloat16, float32, not 'float61'; "
+        "pipeline.yaml:6: labels.precision: must be one of float16, bfloat16, fixed, exact, not 'float61'; "
         "did you mean float16?",
         "pipeline.yaml:6: labels.state: must be true: the loss in_batch scores items with the state; "
         "or take in_batch out of distill.loss",

@@ -6,8 +6,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -175,11 +178,13 @@ def test_a_rejected_query_prints_nothing(contents: Contents) -> None:
     assert stream.getvalue() == ""
 
 
+MAIN = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
+
+
 def sql(place, *arguments, given=b"", **environment):
     """Run `ckd sql` as a process; return its exit code, output and errors."""
-    code = "import sys; from ckd.pipeline.cli import main; sys.exit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", code, "sql", *arguments],
+        [sys.executable, "-c", MAIN, "sql", *arguments],
         cwd=place.folder,
         input=given,
         capture_output=True,
@@ -187,6 +192,76 @@ def sql(place, *arguments, given=b"", **environment):
         env={**os.environ, **environment},
     )
     return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode()
+
+
+NOT_STOPPABLE = "select levenshtein(repeat('a', length * 0 + 300000), repeat('b', 300000)) from sequences limit 1"
+"""One call of a function, minutes long, in which DuckDB never looks whether it is to stop."""
+ENDLESS = "select count(*) from range(100000000) a, range(10000) b where a.range * b.range % 7 = 3"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["select list(md5(i::varchar)) from range(30000000) t(i)", "select len(range(600000000))"],
+    ids=["many rows", "one value"],
+)
+def test_a_question_that_needs_more_memory_than_it_may_hold_is_refused_in_one_line(labelled, query):
+    said = "error: SQL: the question needs more memory than it may hold; ask for less at a time, or give it more"
+    assert sql(labelled, query, "--memory", "300MB") == (2, "", f"{said} (--memory)\n")
+
+
+@pytest.mark.parametrize("query", [ENDLESS, NOT_STOPPABLE], ids=["stoppable", "not stoppable"])
+def test_a_question_that_takes_too_long_ends_in_one_line(labelled, query):
+    said = "error: the question was stopped after 0.5 s; ask for less at a time, or give it more (--timeout)\n"
+    code, out, err = sql(labelled, query, "--timeout", "0.5")
+    assert (code, out, err) == (2, "", said)
+
+
+def test_a_slow_question_writes_nothing_but_its_rows(labelled):
+    slow = "select sum(hash(a.range * b.range) % 2) >= 0 as yes from range(20000) a, range(20000) b"
+    assert sql(labelled, slow, "--format", "csv") == (0, "yes\r\ntrue\r\n", "")
+
+
+def wait_until_it_computes(process):
+    """Wait until the memory of a `ckd sql` is limited, which it is before it asks, and half a second of computing."""
+    proc = Path("/proc") / str(process.pid)
+    at_once = None
+    while at_once is None or ticks(proc) < at_once + os.sysconf("SC_CLK_TCK") // 2:
+        assert process.poll() is None
+        limited = re.search(r"Max data size +\d", (proc / "limits").read_text())
+        at_once = ticks(proc) if limited and at_once is None else at_once
+        time.sleep(0.01)
+
+
+def ticks(proc):
+    return sum(map(int, (proc / "stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
+@pytest.mark.parametrize("query", [ENDLESS, NOT_STOPPABLE], ids=["stoppable", "not stoppable"])
+def test_ctrl_c_ends_a_question(labelled, query):
+    command = [sys.executable, "-c", MAIN, "sql", query]
+    with subprocess.Popen(command, cwd=labelled.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            wait_until_it_computes(process)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, b"")
+    assert err == b"\ninterrupted; run the same command again to go on\n"  # the empty one ends the line of ^C
+
+
+@pytest.mark.parametrize("size", ["4 apples", "much", "-1GB", "1e3"])
+def test_a_size_that_is_none_is_refused(labelled, size):
+    code, out, err = sql(labelled, "select 1", "--memory", size)
+    assert (code, out) == (2, "")
+    assert f"'{size}' is no size; write for instance 500MB, 4GB or 80%" in err
+
+
+def test_a_small_limit_of_memory_is_enough_for_a_small_question(labelled):
+    assert sql(labelled, "select count(*) as n from items", "--memory", "50MB", "--format", "csv")[:2] == (
+        0,
+        "n\r\n40\r\n",
+    )
 
 
 def test_the_command_answers_from_the_argument_or_standard_input(labelled):

@@ -18,7 +18,8 @@ from ckd.stages.teachers.contract import RankedLists
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 from ckd.storage.keys import Address
-from ckd.storage.labels import LISTED_WITHIN, ROUNDINGS, UNLISTED_FIRST, part_names, read_labels
+from ckd.storage.labels import LISTED_WITHIN, UNLISTED_FIRST, part_names, read_labels
+from ckd.storage.rounding import ROUNDINGS
 from ckd.storage.store import Store
 from ckd.storage.vectors import VECTORS
 
@@ -71,7 +72,7 @@ def worlds(draw):
 
 
 def labelled(corpus, lists, **settings):
-    chosen = LabelSettings(**{"precision": "float32", **settings})
+    chosen = LabelSettings(**{"precision": "exact", **settings})
     return ListLabeller(lists, corpus, chosen).block(Shard(0, 0, corpus.n_users))
 
 
@@ -160,7 +161,7 @@ def test_blocks_change_no_bit(random_lists, monkeypatch):
 
 def test_shards_change_no_bit_and_the_artifact_reads_back(random_lists, tmp_path):
     corpus, lists = random_lists
-    whole = labelled(corpus, ranked(lists), top_k=10, precision="float16")
+    whole = labelled(corpus, ranked(lists), top_k=10, precision="fixed")
     for rows in (7, 1_000):
         settings = LabelSettings(top_k=10, shard_rows=rows)
         address = Address("labels", {"rows": rows}, (("teacher", "llm"), ("domain", "d")))
@@ -176,7 +177,7 @@ def test_shards_change_no_bit_and_the_artifact_reads_back(random_lists, tmp_path
 @pytest.mark.parametrize("precision", list(ROUNDINGS))
 def test_log_probabilities_are_rounded_to_the_chosen_precision(random_lists, precision):
     corpus, lists = random_lists
-    exact, found = (labelled(corpus, ranked(lists), top_k=10, precision=name) for name in ("float32", precision))
+    exact, found = (labelled(corpus, ranked(lists), top_k=10, precision=name) for name in ("exact", precision))
     np.testing.assert_array_equal(found.logprobs, ROUNDINGS[precision](exact.logprobs))
     np.testing.assert_array_equal(found.kept_mass, exact.kept_mass)
 

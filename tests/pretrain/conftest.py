@@ -48,7 +48,7 @@ def die(event, arguments, left=[{count}]):
             os.kill(os.getpid(), signal.SIGKILL)
 
 def watch(event, arguments):
-    if event == "os.rename" or (event == "open" and arguments[1]):
+    if event == "os.rename" or (event == "open" and "r" not in (arguments[1] or "r")):
         die(event, arguments)
 
 sys.addaudithook(watch)
@@ -74,7 +74,7 @@ def read_trained(store: Path) -> dict[str, Trained]:
         artifact = load_artifact(folder)
         assert artifact is not None
         artifact.verify()
-        assert {path.name for path in folder.iterdir()} == {*artifact.files, "manifest.json"}
+        assert {path.name for path in folder.iterdir()} == {*artifact.files, "manifest.json", "manifest.spare.json"}
         digests = {name: receipt.sha256 for name, receipt in artifact.files.items() if name != "curve.parquet"}
         rows = pq.read_table(folder / "curve.parquet").drop_columns("seconds").to_pylist()
         found[artifact.inputs["step"]] = Trained(digests, rows, dict(artifact.facts))

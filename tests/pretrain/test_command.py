@@ -42,7 +42,7 @@ EXPORTED = """\
   bare: {kind: unisrec, checkpoint: exported/own/pretrained}
 """
 DOMAINS = ("target", "other_test", "other_held_out", "other_training")
-FILES = {"config.json", "model.safetensors", "curve.parquet", "manifest.json"}
+FILES = {"config.json", "model.safetensors", "curve.parquet", "manifest.json", "manifest.spare.json"}
 
 
 class Step(NamedTuple):

@@ -66,7 +66,7 @@ def wait_for_epoch(place, process, epoch):
     for _ in range(60_000):
         for path in place.store.glob("teachers/.*.partial/.receipts/training-state-*.json"):
             try:
-                if json.loads(path.read_text())["facts"]["epoch"] >= epoch:
+                if json.loads(path.read_text())["receipt"]["facts"]["epoch"] >= epoch:
                     return
             except FileNotFoundError:
                 continue

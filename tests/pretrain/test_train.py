@@ -1,5 +1,6 @@
 """What a training makes of the state that an interrupted one left: damaged, torn, of another version, or none."""
 
+import hashlib
 import json
 
 import pyarrow.parquet as pq
@@ -8,7 +9,7 @@ import torch
 
 from ckd.stages.pretrain.train import pretrain_teacher
 from ckd.stages.teachers.unisrec import NetworkSettings, PretrainSettings, training
-from ckd.storage.keys import Address
+from ckd.storage.keys import Address, canonical_json
 from ckd.storage.progress import STATE_FORMAT, TRAINING_STATES
 from ckd.storage.store import Store
 
@@ -51,13 +52,19 @@ def left(pretrain, tmp_path):
     return folder
 
 
+def rewrite(folder, name, change):
+    """Let ``change`` change what the receipt of a file says, which then is as whole as before."""
+    path = folder / ".receipts" / f"{name}.json"
+    receipt = json.loads(path.read_text())["receipt"]
+    change(receipt)
+    digest = hashlib.sha256(canonical_json(receipt).encode()).hexdigest()
+    path.write_text(json.dumps({"receipt": receipt, "digest": digest}))
+
+
 def test_a_state_of_another_machine_is_not_gone_on_with(pretrain, left):
     """On a GPU, or with other processes, it would not end with the same numbers."""
     for name in TRAINING_STATES:
-        receipt = left / ".receipts" / f"{name}.json"
-        written = json.loads(receipt.read_text())
-        written["facts"]["made_on"]["processes"] = 4
-        receipt.write_text(json.dumps(written))
+        rewrite(left, name, lambda receipt: receipt["facts"]["made_on"].update(processes=4))
     _, epochs, (note,) = pretrain()
     assert epochs == [1, 2, 3, 4, 5]
     assert note.startswith(
@@ -76,10 +83,7 @@ def tear(folder, name):
 
 
 def age(folder, name):
-    path = folder / ".receipts" / f"{name}.json"
-    receipt = json.loads(path.read_text())
-    receipt["facts"]["format"] = STATE_FORMAT + 1
-    path.write_text(json.dumps(receipt))
+    rewrite(folder, name, lambda receipt: receipt["facts"].update(format=STATE_FORMAT + 1))
 
 
 def forget(folder, name):
@@ -121,14 +125,12 @@ def test_the_state_and_whatever_else_was_left_are_in_no_artifact(pretrain, left)
     (left / ".receipts" / "stray.bin.json").write_text(json.dumps({"bytes": 5, "sha256": "0" * 64}))
     made, *_ = pretrain()
     assert made.files.keys() == {"config.json", "curve.parquet", "model.safetensors"}
-    assert {path.name for path in made.path.iterdir()} == {*made.files, "manifest.json"}
+    assert {path.name for path in made.path.iterdir()} == {*made.files, "manifest.json", "manifest.spare.json"}
     assert not left.exists()
 
 
 def test_the_time_of_the_epochs_before_the_interruption_is_counted(pretrain, left):
-    receipt = json.loads((left / ".receipts" / f"{NEWEST}.json").read_text())
-    receipt["facts"]["seconds"] = 5_000.0
-    (left / ".receipts" / f"{NEWEST}.json").write_text(json.dumps(receipt))
+    rewrite(left, NEWEST, lambda receipt: receipt["facts"].update(seconds=5_000.0))
     made, *_ = pretrain()
     assert 5_000 < made.manifest["wall_seconds"] < 10_000
 

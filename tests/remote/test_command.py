@@ -86,7 +86,7 @@ def test_what_was_killed_on_s3_is_gone_on_with_by_another_machine(
     (labels,) = Store(url).all("labels")
     assert digests_of(labels) == on_disk(labelled)
     assert kept
-    assert {json.loads(text)["sha256"] for text in before.values()} <= {*digests_of(labels).values()}
+    assert {json.loads(text)["receipt"]["sha256"] for text in before.values()} <= {*digests_of(labels).values()}
 
 
 def test_a_flipped_bit_on_s3_is_noticed_before_a_student_learns_from_it(workplace, url, there, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Artifacts: what exists for a reader, what an interrupted writer leaves, what a damaged file is answered with."""
 
+import errno
 import hashlib
 import json
 import os
@@ -306,7 +307,7 @@ def test_a_torn_receipt_is_no_receipt(store, text):
 def test_what_a_writer_that_can_not_resume_leaves_behind_is_removed(store):
     with pytest.raises(OSError, match="no space left"), store.draft(ADDRESS) as draft:
         draft.add("a", text_file("half of it"))
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
     assert tree(store.root / "text") == []
 
 
@@ -316,7 +317,7 @@ def test_a_writer_that_can_resume_leaves_its_files_but_no_empty_folder(store):
     assert tree(store.root / "text") == []
     with pytest.raises(OSError, match="no space left"), store.draft(ADDRESS, resume=True) as draft:
         draft.add("a", text_file("the first file"))
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
     with store.draft(ADDRESS, resume=True) as draft:
         assert draft.receipt("a") is not None
 
@@ -335,7 +336,7 @@ def test_a_file_that_is_added_again_loses_its_receipt_before_it_is_touched(store
 
         def fail(path):
             path.write_text("half of the n")
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
 
         with pytest.raises(OSError, match="no space left"):
             draft.add("a", fail)

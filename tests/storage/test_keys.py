@@ -121,7 +121,8 @@ def test_a_key_of_today_is_a_key_of_tomorrow():
         {"settings": LabelSettings(top_k=99)},
         {"settings": LabelSettings(splits=("train",))},
         {"settings": LabelSettings(state=False)},
-        {"settings": LabelSettings(precision="float32")},
+        {"settings": LabelSettings(precision="exact")},
+        {"settings": LabelSettings(precision="float16")},
     ],
 )
 def test_what_determines_a_label_changes_its_key(changed):
@@ -140,6 +141,14 @@ def test_what_determines_a_label_changes_its_key(changed):
 )
 def test_what_changes_speed_files_or_names_only_does_not_change_the_key(changed):
     assert label_key(**changed) == label_key()
+
+
+@pytest.mark.parametrize("name", ["exact", "float32"])
+def test_exact_labels_have_the_key_that_they_had_under_the_older_name(name):
+    settings = LabelSettings.model_validate({"precision": name})
+    assert settings.precision == "exact"
+    address = label_address("t", "d", settings, "mine", {}, {}, "corpus", None)
+    assert address.inputs["precision"] == "float32"
 
 
 def test_item_vectors_are_named_by_the_teacher_and_the_domain_whatever_is_stored_of_its_labels():
@@ -265,7 +274,8 @@ def test_the_teacher_of_a_fold_is_named_by_its_number_of_how_many_and_the_rule()
 
 def test_labels_without_folds_have_the_key_that_they_had_before_there_were_any():
     before = "ac9453bf262bc1f98174c4ed29f8e5d9cf67260cd92c90b3ad702f45ce87c0b8"
-    assert label_key(scoring={}) == label_key(scoring={}, folds=()) == before
+    then = {"scoring": {}, "settings": LabelSettings(precision="float16")}
+    assert label_key(**then) == label_key(**then, folds=()) == before
 
 
 def test_labels_out_of_fold_are_named_by_the_weights_of_all_their_teachers_in_order():

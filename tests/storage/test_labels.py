@@ -1,4 +1,4 @@
-"""Label rows: what is written is what is read, and how far rounding may move it."""
+"""Label rows: what is written is what is read."""
 
 from dataclasses import replace
 
@@ -6,21 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
 from ckd.storage.labels import (
-    ROUNDINGS,
     LabelBlock,
     part_name,
     part_names,
     read_labels,
-    round_bfloat16,
-    round_float16,
     write_part,
 )
 from ckd.storage.store import Store
@@ -28,7 +22,6 @@ from ckd.storage.vectors import read_vectors, write_vectors
 
 ADDRESS = Address("labels", {"test": 1}, (("teacher", "uni"), ("domain", "office")))
 K, D, N_ITEMS = 3, 4, 9
-FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @pytest.fixture
@@ -210,44 +203,3 @@ def test_a_damaged_part_is_not_loaded(store):
     path.write_bytes(content)
     with pytest.raises(DamagedArtifact, match=r"part-00000.parquet is damaged"):
         read_labels(artifact, corpus)
-
-
-# --- rounding
-
-
-@given(st.lists(FLOATS, min_size=1))
-def test_float16_is_off_by_at_most_half_a_unit_and_values_beyond_its_range_are_clipped(values):
-    exact = np.array(values, np.float32)
-    rounded = round_float16(exact)
-    assert rounded.dtype == np.float32
-    np.testing.assert_array_equal(rounded, rounded.astype(np.float16).astype(np.float32))
-    inside = np.clip(exact.astype(np.float64), -65504, 65504)
-    assert (np.abs(rounded - inside) <= np.maximum(2.0**-11 * np.abs(inside), 2.0**-25)).all()
-
-
-@given(st.lists(st.floats(-(2.0**127), 2.0**127, width=32), min_size=1))
-def test_bfloat16_is_off_by_at_most_half_a_unit(values):
-    exact = np.array(values, np.float32)
-    rounded = round_bfloat16(exact)
-    assert rounded.dtype == np.float32
-    assert (rounded.view(np.uint32) & 0xFFFF == 0).all()
-    error = np.abs(rounded.astype(np.float64) - exact)
-    assert (error <= np.maximum(2.0**-8 * np.abs(exact.astype(np.float64)), 2.0**-134)).all()
-    np.testing.assert_array_equal(rounded, torch.from_numpy(exact).bfloat16().float().numpy())
-
-
-@pytest.mark.parametrize("name", list(ROUNDINGS))
-@given(st.lists(st.floats(-60_000, 0), min_size=1))
-def test_rounding_keeps_the_order_and_repeats_itself(name, values):
-    rounding = ROUNDINGS[name]
-    exact = np.sort(np.array(values))[::-1]
-    rounded = rounding(exact)
-    assert rounded.dtype == np.float32
-    assert (np.diff(rounded) <= 0).all()
-    np.testing.assert_array_equal(rounding(rounded), rounded)
-
-
-@given(st.lists(FLOATS, min_size=1))
-def test_float32_rounds_nothing_that_is_float32(values):
-    exact = np.array(values, np.float32)
-    np.testing.assert_array_equal(ROUNDINGS["float32"](exact.astype(np.float64)), exact)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ckd.storage.errors import DamagedArtifact
-from ckd.storage.parquet import read_table, write_table
+from ckd.storage.parquet import number_bytes, read_groups, read_table, write_table
 
 TABLE = pa.table(
     {
@@ -31,6 +31,17 @@ def test_a_table_comes_back_as_it_was(path):
     assert pq.ParquetFile(path).num_row_groups == 3
 
 
+def test_row_groups_come_one_after_the_other(path):
+    groups = list(read_groups(path, ["number", "list"]))
+    assert [group.num_rows for group in groups] == [1_024, 1_024, 952]
+    assert pa.concat_tables(groups).equals(TABLE.select(["number", "list"]))
+
+
+def test_the_footer_tells_what_numbers_take_in_memory(path):
+    assert number_bytes(path, ["number", "list"]) == 3_000 * 4 + 6_000 * 4
+    assert number_bytes(path, []) == 0
+
+
 def test_equal_tables_are_equal_bytes(path, tmp_path):
     chunked = pa.concat_tables([TABLE.slice(0, 10), TABLE.slice(10)])
     write_table(chunked, tmp_path / "again.parquet", row_group=1_024)
@@ -43,15 +54,17 @@ def test_a_bit_flipped_in_any_column_is_found(path, column):
     content = bytearray(path.read_bytes())
     content[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DamagedArtifact, match=r"table.parquet cannot be read: .*CRC"):
-        read_table(path)
+    for read in (read_table, lambda path: list(read_groups(path))):
+        with pytest.raises(DamagedArtifact, match=r"table.parquet cannot be read: .*CRC"):
+            read(path)
 
 
 @pytest.mark.parametrize("kept", [0, 3, 100, -1])
 def test_a_torn_file_is_found(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DamagedArtifact, match=r"table.parquet cannot be read"):
-        read_table(path)
+    for read in (read_table, lambda path: list(read_groups(path)), lambda path: number_bytes(path, ["number"])):
+        with pytest.raises(DamagedArtifact, match=r"table.parquet cannot be read"):
+            read(path)
 
 
 def test_a_file_that_is_not_there_is_found(tmp_path):

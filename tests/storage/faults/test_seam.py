@@ -22,7 +22,8 @@ CHANGES = {
 FILLS = {
     ("cache.py", "local_copy"),
     ("files.py", "_write_all"),
-    ("lock.py", "exclusive"),
+    ("lock.py", "_locked"),
+    ("lock.py", "discard"),
     ("lock.py", "_sign"),
     ("parquet.py", "write_table"),
     ("parquet.py", "write_batches"),
@@ -102,7 +103,19 @@ def changes(call: ast.Call) -> bool:
 
 def test_the_search_finds_what_changes_files():
     found = {function for _, function, _ in changing_calls(ROOT / "storage" / "disk.py")}
-    assert found == {"link", "sync", "rename", "make_folder", "remove", "remove_tree", "put", "sign", "copy", "delete", "clear"}
+    assert found == {
+        "link",
+        "sync",
+        "rename",
+        "make_folder",
+        "remove",
+        "remove_tree",
+        "put",
+        "sign",
+        "copy",
+        "delete",
+        "clear",
+    }
 
 
 def test_no_module_of_storage_but_the_seam_changes_files():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ import pytest
 
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import SPLITS, Corpus, read_corpus, write_corpus
+from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
 from ckd.storage.labels import LabelBlock, part_names, write_part
-from ckd.storage.sql import Contents, LabelSource, ask, open_views
+from ckd.storage.sql import AgreementSource, Contents, LabelSource, ask, open_views
+from ckd.storage.sql.agreement import write_agreement
+from ckd.storage.sql.views import AGREEMENT
 from ckd.storage.store import Store
 
 N_ITEMS, N_USERS = 40, 14
@@ -77,6 +80,7 @@ def make_block(corpus: Corpus, k: int, seed: list[int]) -> LabelBlock:
 class Stored:
     """A store of three domains, in which teachers lack positions, users or whole domains; shards end anywhere."""
 
+    root: Path
     corpora: dict[str, Corpus]
     blocks: dict[tuple[str, str], LabelBlock]
     contents: Contents
@@ -102,7 +106,7 @@ class Stored:
                     for number, rows in enumerate(np.split(np.arange(len(block)), cuts)):
                         write_part(draft, number, block.take(rows), corpora[domain], {})
                     sources.append(LabelSource(teacher, domain, draft.commit()))
-        return cls(corpora, blocks, Contents(artifacts, sources))
+        return cls(root, corpora, blocks, Contents(artifacts, sources))
 
     def expected(self, name: Callable[[Any], Any]) -> dict[Key, tuple[Any, ...]]:
         """What the view holds: its key columns to its others."""
@@ -122,6 +126,19 @@ class Stored:
         """The same store without some teachers."""
         return Contents(self.contents.corpora, [s for s in self.contents.labels if s.teacher not in gone])
 
+    def keeping(self, pairs: int) -> Contents:
+        """The same store where what is kept of some pairs of teachers is shown, of the first ones in order."""
+        store = Store(self.root)
+        labels = {(source.domain, source.teacher): source.artifact for source in self.contents.labels}
+        kept = []
+        for domain, teachers in LABELLED.items():
+            for one, other in combinations(sorted(teachers), 2):
+                pair = labels[domain, one], labels[domain, other]
+                address = Address("agreement", {"labels": [artifact.key for artifact in pair]})
+                kept.append(AgreementSource(domain, one, other, write_agreement(store, address, *pair)))
+        assert pairs <= len(kept)
+        return replace(self.contents, agreements=kept[:pairs])
+
 
 def measured(one: str, left: LabelBlock, i: int, other: str, right: LabelBlock, j: int) -> tuple[Any, ...]:
     p = dict(zip(left.items[i].tolist(), np.exp(left.logprobs[i].astype(float)), strict=True))
@@ -131,7 +148,8 @@ def measured(one: str, left: LabelBlock, i: int, other: str, right: LabelBlock, 
     overlap = sum(min(p[item], q[item]) for item in p.keys() & q.keys())
     jaccard = len(p.keys() & q.keys()) / len(p.keys() | q.keys())
     a, b = int(left.target_rank[i]), int(right.target_rank[j])
-    return shared, overlap, jaccard, a, b, one if a < b else other if b < a else "tie"
+    target = f"i{left.target[i]:02}"
+    return shared, overlap, jaccard, target, a, b, one if a < b else other if b < a else "tie"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +182,7 @@ def test_every_pair_of_teachers_is_measured_where_both_have_a_label(
 ) -> None:
     expected = stored.expected(str)
     assert {key[4:] for key in expected if key[0] == "tools"} == set(combinations(sorted(DEPTHS), 2))
-    assert {row[5] for row in expected.values()} == {*DEPTHS, "tie"}
+    assert {row[6] for row in expected.values()} == {*DEPTHS, "tie"}
     assert len(expected) < sum(stored.corpora[domain].n_positions * n for domain, n in (("tools", 3), ("it's odd", 1)))
     check(rows(connection, "select * from agreement"), expected)
 
@@ -198,6 +216,51 @@ def test_a_pair_is_measured_the_same_whichever_other_teachers_there_are(stored: 
     expected = {key: values for key, values in stored.expected(str).items() if "able" not in key[4:]}
     with open_views(stored.without("able"), threads=1) as connection:
         check(rows(connection, "select * from agreement"), expected)
+
+
+ALL_PAIRS = 4
+
+
+@pytest.mark.parametrize("pairs", [1, ALL_PAIRS], ids=["one pair", "all pairs"])
+@pytest.mark.parametrize("numeric", [{}, dict.fromkeys(LABELLED, True), {"tools": True}], ids=["text", "all", "one"])
+def test_what_is_kept_holds_the_very_rows_that_are_computed(
+    tmp_path: Path, pairs: int, numeric: dict[str, bool]
+) -> None:
+    stored = Stored.make(tmp_path, numeric)
+    query = "select * from agreement order by all"
+    with open_views(stored.contents) as computed, open_views(stored.keeping(pairs)) as kept:
+        expected = rows(computed, query)
+        assert rows(kept, query) == expected
+        assert rows(kept, "describe agreement") == rows(computed, "describe agreement")
+    assert expected
+
+
+def test_the_same_labels_make_the_same_bytes(tmp_path: Path) -> None:
+    digests = [
+        [source.artifact.files[AGREEMENT].sha256 for source in Stored.make(tmp_path / name, {}).keeping(3).agreements]
+        for name in ("a", "b")
+    ]
+    assert digests[0] == digests[1]
+    assert len({*digests[0]}) == 3
+
+
+def test_where_agreement_is_kept_no_list_is_read(tmp_path: Path) -> None:
+    contents = Stored.make(tmp_path, {}).keeping(ALL_PAIRS)
+    with open_views(contents, threads=1) as connection:
+        ran = nodes(connection, "select avg(overlap) from agreement where domain = 'it''s odd'", analyze=True)
+    read = [node["extra_info"]["Filename(s)"] for node in ran if "Filename(s)" in node["extra_info"]]
+    (artifact,) = (source.artifact for source in contents.agreements if source.domain == "it's odd")
+    assert read == [f"ckd://agreement/{artifact.path.name}/{AGREEMENT}"]
+
+
+def test_a_flipped_bit_in_what_is_kept_is_reported(tmp_path: Path) -> None:
+    contents = Stored.make(tmp_path, {}).keeping(1)
+    path = contents.agreements[0].artifact.path / AGREEMENT
+    damaged = bytearray(path.read_bytes())
+    damaged[100] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedArtifact, match=r"agreement\.parquet is damaged.*ckd precompute"):
+        open_views(contents)
 
 
 @pytest.mark.parametrize("measure", ["shared_10", "overlap", "jaccard"])
