@@ -76,4 +76,4 @@ def test_whatever_call_fails_nothing_is_half_and_a_rerun_ends_with_the_same_byte
         store.root.fs.rm(store.root.path, recursive=True)
     assert ended and failures >= 45 // stride
     fsspec.filesystem("memory").store.clear()
-    counted(f"faults: {failures} of the first {n - 1} calls of an object store failed one by one ({how}); all survived")
+    counted(f"faults: {how}: {failures} of {disk.calls} calls of an object store failed, one in each run; all survived")

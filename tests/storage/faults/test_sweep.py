@@ -59,7 +59,7 @@ def test_whatever_call_fails_nothing_is_half_and_a_plain_rerun_ends_with_the_sam
     assert (outcome.code, outcome.err) == (0, "")
     assert place.artifacts() == whole
     assert failures >= 100 // stride
-    counted(f"faults: {failures} of the first {n - 1} calls of the disk failed one by one ({how}); all survived")
+    counted(f"faults: {how}: {failures} of {outcome.calls} calls of the disk failed, one in each run; all survived")
 
 
 def test_what_a_finished_command_made_survives_a_power_cut_right_after_it(
