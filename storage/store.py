@@ -90,8 +90,8 @@ class Store:
         with self.locked(final):
             if not resume:
                 files.remove_directory(partial)
-            files.make_folder(partial / RECEIPTS)
             try:
+                files.make_folder(partial / RECEIPTS)
                 yield Draft(address, partial, final)
             finally:
                 if not (resume and _holds_files(partial)):

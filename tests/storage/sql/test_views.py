@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,15 @@ def test_the_time_limit_counts_all_batches_and_nothing_between_them(connection: 
             deque(batches, maxlen=0)
 
 
-def test_interrupt_stops_a_running_query(connection: duckdb.DuckDBPyConnection) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let this process be interrupted, also where a shell started it in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_stops_a_running_query(connection: duckdb.DuckDBPyConnection, interruptible: None) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         rows(connection, ENDLESS)
