@@ -170,8 +170,8 @@ def _part(plan: Plan, product: Product, name: str) -> Product | None:
     if product.domain is None:
         return None
     if product.pair is not None:
-        labelled = [teacher for teacher in product.pair if name == f"labels.{teacher}"]
-        return _found(plan, "labels", product.domain, labelled[0]) if labelled else None
+        teacher = name.removeprefix("labels.")
+        return _found(plan, "labels", product.domain, teacher) if teacher in product.pair else None
     if name == "corpus":
         return corpus_product(plan, product.domain)
     if name == "text" and product.teacher is not None:

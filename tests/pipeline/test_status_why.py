@@ -102,7 +102,7 @@ def test_other_weights_of_a_frozen_teacher_are_named_by_their_digests(made_once,
     old, new = (sha256_file(folder / "model.safetensors")[:8] for folder in (world.teacher, other))
     found = why(ckd, made_once, f"teachers.uni.checkpoint={other}")
     line = f"teachers.uni (model.safetensors): {old} -> {new}"
-    assert found == {key: [line] for key in (UNI, IDS_UNI, REC_UNI, TAUGHT)}
+    assert found == {what: [line] for what in (UNI, IDS_UNI, REC_UNI, TAUGHT)}
 
 
 def test_a_teacher_that_ckd_trains_is_traced_to_its_settings_also_from_its_labels(kept, ckd):
@@ -114,7 +114,7 @@ def test_a_teacher_that_ckd_trains_is_traced_to_its_settings_also_from_its_label
     assert "is not trained yet" in found[IDS][0]
     assert ckd(kept.folder, "pretrain", "--set", setting)[0] == 0
     found = why(ckd, kept, setting)
-    assert found == {key: [line] for key in (IDS, IDS_REC, IDS_UNI, TAUGHT)}
+    assert found == {what: [line] for what in (IDS, IDS_REC, IDS_UNI, TAUGHT)}
 
 
 def test_where_what_it_was_made_from_is_gone_that_is_said(made_once, make_workplace, tmp_path, ckd):
