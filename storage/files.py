@@ -50,7 +50,7 @@ def write_durably(path: Location, fill: Fill) -> Written:
         disk().rename(temporary, path)
         disk().sync(path.parent)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # a write or a flush does not know of what
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # a write or a flush does not know of what
             error.filename = str(path)
         with suppress(OSError):  # what went wrong first is what is to be said
             disk().remove(temporary)
