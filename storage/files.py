@@ -50,8 +50,8 @@ def write_durably(path: Location, fill: Fill) -> Written:
         disk().rename(temporary, path)
         disk().sync(path.parent)
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno and error.filename is None:  # a write or a flush does not know of what
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a write or a flush does not know of what
         with suppress(OSError):  # what went wrong first is what is to be said
             disk().remove(temporary)
         raise
