@@ -23,7 +23,7 @@ def test_killed_at_random_moments_again_and_again_it_ends_with_the_same_bytes(
     full = driver.run(place.folder, "precompute").seconds
     kills = writing = ends = 0
     while kills < wanted or not ends:
-        moment = draw.uniform(0.1, 0.8) * full if kills < wanted else None
+        moment = draw.uniform(0.05, 0.5) * full if kills < wanted else None
         outcome = driver.run(place.folder, "precompute", kill_after=moment)
         if outcome.code == -signal.SIGKILL:
             kills += 1
