@@ -55,6 +55,7 @@ class Driver:
         fault: tuple[str, int] | None = None,
         seed: int = 0,
         kill_after: float | None = None,
+        kill_with: int = signal.SIGKILL,
     ) -> Outcome:
         """Run `ckd` with some arguments in a folder.
 
@@ -63,9 +64,11 @@ class Driver:
             arguments: of the command line.
             fault: how the disk fails, one of ``failing.FAILURES`` or ``power cut``, and at which call.
             seed: of what is lost in a power cut.
-            kill_after: seconds until SIGKILL.
+            kill_after: seconds until a signal is sent.
+            kill_with: the signal.
         """
-        request = {"folder": str(folder), "arguments": arguments, "fault": fault, "seed": seed, "after": kill_after}
+        request = {"folder": str(folder), "arguments": arguments, "fault": fault, "seed": seed}
+        request |= {"after": kill_after, "number": int(kill_with)}
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return Outcome(**json.loads(self._process.stdout.readline()))
 
@@ -90,7 +93,9 @@ def _serve() -> None:
         print(json.dumps(vars(_child(**request))), flush=True)
 
 
-def _child(folder: str, arguments: list[str], fault: tuple[str, int] | None, seed: int, after: float | None) -> Outcome:
+def _child(
+    folder: str, arguments: list[str], fault: tuple[str, int] | None, seed: int, after: float | None, number: int
+) -> Outcome:
     said, says = os.pipe()
     counted, counts = os.pipe()
     started = time.perf_counter()
@@ -105,7 +110,7 @@ def _child(folder: str, arguments: list[str], fault: tuple[str, int] | None, see
     os.close(counts)
     if after is not None:
         time.sleep(after)
-        os.kill(child, signal.SIGKILL)
+        os.kill(child, number)
     err, count = _all_of(said), _all_of(counted)
     _, status = os.waitpid(child, 0)
     seconds = time.perf_counter() - started

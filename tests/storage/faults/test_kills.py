@@ -7,9 +7,12 @@ import time
 
 import pytest
 
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED
+
 pytestmark = pytest.mark.faults
 
-KILLS = {"short": 100, "long": 1000}
+KILLS = {"short": 600, "long": 1000}
+INTERRUPTS = {"short": 10, "long": 200}
 COMMANDS = {"short": 1, "long": 30}
 """Kills of a process that was started as users start it, which takes seconds."""
 
@@ -23,7 +26,7 @@ def test_killed_at_random_moments_again_and_again_it_ends_with_the_same_bytes(
     full = driver.run(place.folder, "precompute").seconds
     kills = writing = ends = 0
     while kills < wanted or not ends:
-        moment = draw.uniform(0.1, 0.8) * full if kills < wanted else None
+        moment = draw.uniform(0.05, 0.5) * full if kills < wanted else None
         outcome = driver.run(place.folder, "precompute", kill_after=moment)
         if outcome.code == -signal.SIGKILL:
             kills += 1
@@ -41,6 +44,31 @@ def test_killed_at_random_moments_again_and_again_it_ends_with_the_same_bytes(
         f"faults: {kills} kills with SIGKILL at random moments, {writing} of them while something was written; "
         f"{ends} stores were finished, with the same bytes"
     )
+
+
+def test_interrupted_at_random_moments_it_says_how_to_go_on_and_ends_with_the_same_bytes(
+    pytestconfig, make_place, driver, whole, tmp_path, counted
+):
+    wanted = INTERRUPTS[pytestconfig.getoption("faults")]
+    draw = random.Random(wanted)
+    place = make_place(tmp_path / "timed")
+    full = driver.run(place.folder, "precompute").seconds
+    ended = 0
+    for number in range(wanted):
+        place = make_place(tmp_path / str(number))
+        moment = draw.uniform(0.05, 0.7) * full
+        outcome = driver.run(place.folder, "precompute", kill_after=moment, kill_with=signal.SIGINT)
+        said = outcome.err.strip()  # click ends the line in which ^C stands
+        assert (outcome.code, said) in ((INTERRUPTED, GO_ON), (0, "")), outcome
+        assert place.artifacts().items() <= whole.items()
+        ended += outcome.code == 0
+        again = driver.run(place.folder, "precompute")
+        assert (again.code, again.err) == (0, "")
+        assert place.artifacts() == whole
+        assert place.store.partials() == []
+        shutil.rmtree(place.folder)
+    assert ended < wanted // 2
+    counted(f"faults: {wanted - ended} interrupts with SIGINT at random moments, each answered with one line")
 
 
 def test_the_command_itself_killed_at_random_moments_ends_with_the_same_bytes(

