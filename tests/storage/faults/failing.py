@@ -13,7 +13,7 @@ from ckd.storage.disk import Disk
 CALLS = tuple(name for name in vars(Disk) if not name.startswith("_"))
 """All that can be done to a disk; each of them is one call."""
 _GIVE_BACK = ("remove", "remove_tree", "delete", "clear")
-"""What a full disk can still do."""
+"""What a full disk can still do: it is the write after it that fails."""
 
 
 class FailingDisk(Disk):
@@ -30,6 +30,7 @@ class FailingDisk(Disk):
 
     @property
     def failed(self) -> bool:
+        """Whether the n-th call came."""
         return self.calls >= self.n
 
     def _call(self, name: str, *arguments: Any, **named: Any) -> None:
