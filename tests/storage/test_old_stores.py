@@ -1,4 +1,4 @@
-"""Stores of earlier versions are read as they are. The committed one was written by the code before manifest schema 2."""
+"""Stores of earlier versions are read as they are; the committed one is of manifest schema 1."""
 
 import hashlib
 import json
