@@ -19,10 +19,8 @@ _FULL = {
     errno.EDQUOT: "disk quota used up",
     errno.EFBIG: "file too large for this file system or the limit of the shell",
 }
-
-
 _FAILING = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}
-
+"""What a disk, or a file system elsewhere, answers that does not work."""
 _ELSEWHERE = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "adlfs", "azure"}
 """Packages that reach object stores, whose errors are of no common kind."""
 
