@@ -9,6 +9,7 @@ import uuid
 import pyarrow.parquet as pq
 import pytest
 
+from ckd.pipeline import cli
 from ckd.storage.cache import VARIABLE
 from ckd.storage.files import sha256_file
 from ckd.storage.location import below, matching, read
@@ -39,14 +40,22 @@ def on_disk(place):
     return {name: record["sha256"] for name, record in files.items()}
 
 
-def finished(process):
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out
+@pytest.fixture
+def ckd(workplace, monkeypatch, capfd):
+    """A function that runs a command in this process, which must end well, and returns what it printed."""
+    monkeypatch.chdir(workplace.folder)
+
+    def run(*arguments):
+        code = cli.main(arguments)
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        return out
+
+    return run
 
 
-def test_every_step_works_with_a_store_on_s3_and_gives_the_same_labels(workplace, labelled, url, there):
-    finished(workplace.start("precompute", *SMALL, *there))
+def test_every_step_works_with_a_store_on_s3_and_gives_the_same_labels(workplace, labelled, url, there, ckd):
+    ckd("precompute", *SMALL, *there)
     (labels,) = Store(url).all("labels")
     assert digests_of(labels) == on_disk(labelled)
     assert all(
@@ -56,18 +65,18 @@ def test_every_step_works_with_a_store_on_s3_and_gives_the_same_labels(workplace
         for name in each.files
     )
     shutil.rmtree(workplace.store)  # from here on nothing can come from a folder
-    assert "reuse" in finished(workplace.start("status", *there))
-    answer = finished(workplace.start("sql", "select count(*) as n from labels", "--format", "csv", *there))
+    assert "reuse" in ckd("status", *there)
+    answer = ckd("sql", "select count(*) as n from labels", "--format", "csv", *there)
     assert answer.split() == ["n", str(sum(receipt.rows for name, receipt in labels.files.items() if "part" in name))]
-    finished(workplace.start("distill", *ONCE, *there))
+    ckd("distill", *ONCE, *there)
     runs = Store(url).all("runs")
     assert sorted(run.inputs["distilled"] for run in runs) == [False, True]
-    finished(workplace.start("recommend", "small/tiny", "--k", "3", "--out", "best.parquet", *ONCE, *there))
+    ckd("recommend", "small/tiny", "--k", "3", "--out", "best.parquet", *ONCE, *there)
     assert pq.read_table(workplace.folder / "best.parquet").num_rows > 0
 
 
 def test_what_was_killed_on_s3_is_gone_on_with_by_another_machine(
-    workplace, labelled, url, there, tmp_path, monkeypatch
+    workplace, labelled, url, there, tmp_path, monkeypatch, ckd
 ):
     process = workplace.start("precompute", *SMALL, *there)
     root = Store(url).root
@@ -78,19 +87,19 @@ def test_what_was_killed_on_s3_is_gone_on_with_by_another_machine(
     process.wait()
     assert Store(url).all("labels") == []
     monkeypatch.setenv(VARIABLE, str(tmp_path / "another machine"))
-    status = finished(workplace.start("status", *SMALL, *there))
+    status = ckd("status", *SMALL, *there)
     assert "resume (" in status
     kept = {below(path, root)[-1] for path in left}
     before = {path: read(path) for path in left}
-    finished(workplace.start("precompute", *SMALL, *there))
+    ckd("precompute", *SMALL, *there)
     (labels,) = Store(url).all("labels")
     assert digests_of(labels) == on_disk(labelled)
     assert kept
     assert {json.loads(text)["receipt"]["sha256"] for text in before.values()} <= {*digests_of(labels).values()}
 
 
-def test_a_flipped_bit_on_s3_is_noticed_before_a_student_learns_from_it(workplace, url, there, tmp_path, monkeypatch):
-    finished(workplace.start("precompute", *there))
+def test_a_flipped_bit_on_s3_is_noticed_before_a_student_learns_from_it(url, there, tmp_path, monkeypatch, ckd, capfd):
+    ckd("precompute", *there)
     (labels,) = Store(url).all("labels")
     path = labels.path / "part-00001.parquet"
     content = bytearray(read(path))
@@ -98,10 +107,11 @@ def test_a_flipped_bit_on_s3_is_noticed_before_a_student_learns_from_it(workplac
     path.write_bytes(bytes(content))
     monkeypatch.setenv(VARIABLE, str(tmp_path / "of a machine that has no copies"))
     for command in (("distill", *ONCE), ("sql", "select avg(kept_mass) from labels")):
-        done = workplace.ckd(*command, *there)
-        assert (done.returncode, done.stdout) == (2, ""), done
-        assert "part-00001.parquet is damaged" in done.stderr
-        assert "Traceback" not in done.stderr
+        code = cli.main([*command, *there])
+        out, err = capfd.readouterr()
+        assert (code, out) == (2, "")
+        assert "part-00001.parquet is damaged" in err
+        assert "Traceback" not in err
 
 
 def test_a_store_that_does_not_answer_is_one_line(workplace, there, monkeypatch):
@@ -113,8 +123,8 @@ def test_a_store_that_does_not_answer_is_one_line(workplace, there, monkeypatch)
     assert line.startswith(f"error: store {there[1].removeprefix('store=')} cannot be reached: ")
 
 
-def test_the_copies_are_under_the_folder_that_is_named(workplace, url, there, tmp_path):
-    finished(workplace.start("prepare", *there))
+def test_the_copies_are_under_the_folder_that_is_named(url, there, tmp_path, ckd):
+    ckd("prepare", *there)
     (corpus,) = Store(url).all("corpus")
     copy = corpus.verified("items.parquet")
     assert copy.is_relative_to(tmp_path / "cache")
