@@ -10,7 +10,7 @@ import click
 
 from ckd.pipeline.commands import Request, requested
 from ckd.pipeline.config.problems import hint
-from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, USER_ERROR, explained, unreachable
+from ckd.pipeline.mishaps import GO_ON, INTERRUPTED, USER_ERROR, explained, interrupts, unreachable
 from ckd.storage.errors import UserError
 
 COMMANDS = {
@@ -77,6 +77,17 @@ def cli(request: Request) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: its own, 2 for a mistake of the user, 130 when interrupted."""
+    with interrupts() as interrupted:
+        try:
+            return _answered(arguments)
+        except Exception:
+            if not interrupted():
+                raise
+            return _fail(GO_ON, INTERRUPTED)
+
+
+def _answered(arguments: Sequence[str] | None) -> int:
+    """Run the command line; what nobody at the terminal could mend is raised."""
     try:
         code = cli.main(args=arguments, prog_name="ckd", standalone_mode=False)
         sys.stdout.flush()

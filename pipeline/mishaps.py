@@ -2,6 +2,11 @@
 
 import errno
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 USER_ERROR = 2
 """Exit code after a mistake of the user."""
@@ -23,6 +28,30 @@ _FAILING = {errno.EIO, errno.ESTALE, errno.ENXIO, errno.ETIMEDOUT}
 """What a disk, or a file system elsewhere, answers that does not work."""
 _ELSEWHERE = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "adlfs", "azure"}
 """Packages that reach object stores, whose errors are of no common kind."""
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Give what tells whether Ctrl-C was pressed while the body ran.
+
+    It arrives as KeyboardInterrupt, but where a library's own code meets it, that may make another error of it: of a
+    tensor's storage, torch then says that it cannot determine its shape.
+    """
+    came = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+        signal.default_int_handler(number, frame)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield came.is_set
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came.is_set
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def unreachable(error: Exception) -> str | None:

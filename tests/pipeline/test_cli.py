@@ -1,6 +1,7 @@
 """The command line: where options may stand, what help imports, and what is said when something goes wrong."""
 
 import errno
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
         calls.append(configuration)
         if isinstance(calls[0], BaseException):
             raise calls[0]
+        if callable(calls[0]):
+            calls[0]()
 
     module = type(sys)("probe_command")
     module.command = command  # type: ignore[attr-defined]
@@ -209,6 +212,27 @@ def test_what_the_user_can_mend_is_one_line(
     probe.append(raised)
     assert cli.main(["probe"]) == code
     assert capfd.readouterr().err.strip() == line
+
+
+def met_by_a_library() -> None:
+    """What a library may do whose own code meets Ctrl-C: it makes another error of it."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("could not determine the shape") from None
+
+
+def test_an_interrupt_that_a_library_makes_another_error_of_is_one(
+    pipeline: Path, probe: list[object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        probe.append(met_by_a_library)
+        assert cli.main(["probe"]) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capfd.readouterr().err.strip() == "interrupted; run the same command again to go on"
 
 
 def test_what_the_user_can_not_mend_keeps_its_traceback(pipeline: Path, probe: list[object]) -> None:
