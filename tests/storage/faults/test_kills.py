@@ -53,22 +53,22 @@ def test_interrupted_at_random_moments_it_says_how_to_go_on_and_ends_with_the_sa
     draw = random.Random(wanted)
     place = make_place(tmp_path / "timed")
     full = driver.run(place.folder, "precompute").seconds
-    ended = 0
-    for number in range(wanted):
-        place = make_place(tmp_path / str(number))
+    interrupted = 0
+    while interrupted < wanted:
+        place = make_place(tmp_path / "place")
         moment = draw.uniform(0.05, 0.7) * full
         outcome = driver.run(place.folder, "precompute", kill_after=moment, kill_with=signal.SIGINT)
         said = outcome.err.strip()  # click ends the line in which ^C stands
         assert (outcome.code, said) in ((INTERRUPTED, GO_ON), (0, "")), outcome
         assert place.artifacts().items() <= whole.items()
-        ended += outcome.code == 0
+        interrupted += outcome.code == INTERRUPTED
         again = driver.run(place.folder, "precompute")
         assert (again.code, again.err) == (0, "")
         assert place.artifacts() == whole
         assert place.store.partials() == []
+        full = min(full, outcome.seconds) if outcome.code == 0 else full  # the timed run may have been a slow one
         shutil.rmtree(place.folder)
-    assert ended < wanted // 2
-    counted(f"faults: {wanted - ended} interrupts with SIGINT at random moments, each answered with one line")
+    counted(f"faults: {interrupted} interrupts with SIGINT at random moments, each answered with one line")
 
 
 def test_the_command_itself_killed_at_random_moments_ends_with_the_same_bytes(
