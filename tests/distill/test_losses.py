@@ -264,7 +264,7 @@ def test_a_student_whose_best_items_are_the_teachers_is_told_what_top_k_tells_it
     _, teacher = scores
     student = 0.5 * teacher  # the same order
     value = measured_plus_student(float32(student), teacher, 5, 3, temperature)
-    np.testing.assert_allclose(value.numpy(), measured_top_k(student, teacher, 5, temperature), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(value.numpy(), measured_top_k(student, teacher, 5, temperature), rtol=1e-4, atol=1e-5)
 
 
 def test_the_whole_catalogue_as_union_is_the_plain_divergence(scores: tuple[Array, Array]) -> None:
