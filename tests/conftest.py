@@ -1,12 +1,15 @@
 """A small world made of real files: a domain, a text encoder, a frozen teacher, and a folder in which `ckd` runs."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +101,9 @@ class World:
     text: object
 
 
+Ended = subprocess.CompletedProcess[str]
+
+
 @dataclass(frozen=True)
 class Workplace:
     """A folder with a ``pipeline.yaml`` and a store of its own, in which `ckd` runs as a process."""
@@ -124,15 +130,54 @@ class Workplace:
             [sys.executable, "-c", code, *arguments],
             cwd=self.folder,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"},
+            env=environment(),
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )
 
-    def ckd(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run `ckd` to its end; the options are those of :meth:`start`."""
-        process = self.start(*arguments, **options)
+    def ckd(self, *arguments: str, code: str = MAIN, cold: bool = False, **options: Any) -> Ended:
+        """Run `ckd` to its end; the options are those of :meth:`start`.
+
+        Without any, and in the environment in which the tests began, it is forked from a process that has imported what
+        takes long, unless it is to start ``cold``.
+        """
+        if not (cold or options) and environment() == (warm := Warm.process()).environment:
+            return warm.run(self.folder, arguments, code)
+        process = self.start(*arguments, code=code, **options)
         out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        return Ended(arguments, process.returncode, out, err)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment in which the tests run `ckd`."""
+    now = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return now | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+class Warm:
+    """The process of ``warm.py``."""
+
+    def __init__(self) -> None:
+        self.environment = environment()
+        program = [sys.executable, str(Path(__file__).with_name("warm.py"))]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(program, env=self.environment, stdin=pipe, stdout=pipe, text=True)
+
+    @staticmethod
+    @cache
+    def process() -> "Warm":
+        """Return the one of all tests of this process; it ends with it."""
+        return Warm()
+
+    def run(self, folder: Path, arguments: tuple[str, ...], code: str) -> Ended:
+        """Run a program to its end in a folder."""
+        with tempfile.TemporaryDirectory() as place:
+            out, err = Path(place, "out"), Path(place, "err")
+            for stream in (out, err):
+                stream.touch()
+            request = {"folder": str(folder), "arguments": arguments, "code": code, "out": str(out), "err": str(err)}
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            status = int(self._process.stdout.readline())
+            return Ended(arguments, status, out.read_text(), err.read_text())
 
 
 @dataclass(frozen=True)

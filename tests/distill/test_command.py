@@ -199,7 +199,7 @@ def test_no_teacher_is_loaded_and_another_store_gets_the_same_students(
 ):
     """The teacher's files are read only to be hashed: what could open them is forbidden to be imported."""
     place = make_workplace(tmp_path / "elsewhere", labelled.store)
-    done = place.ckd("distill", *SHORT, code=guard + MAIN)
+    done = place.ckd("distill", *SHORT, code=guard + MAIN, cold=True)
     assert done.returncode == 0, done.stderr
     assert len(lines_of_training(done.stdout)) == 6
     for distilling, folder in runs(distilled).items():
@@ -208,7 +208,7 @@ def test_no_teacher_is_loaded_and_another_store_gets_the_same_students(
 
 def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(labelled, guard):
     before = contents(labelled.folder)
-    done = labelled.ckd("distill", "--explain", code=guard + MAIN)
+    done = labelled.ckd("distill", "--explain", code=guard + MAIN, cold=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny: ")
     assert done.stderr == ""
@@ -217,7 +217,7 @@ def test_an_explanation_loads_no_teacher_trains_nothing_and_writes_nothing(label
 
 @pytest.mark.parametrize("name", ["transformers", "ckd.stages.teachers.unisrec.teacher", "ckd.stages.precompute.label"])
 def test_the_guard_of_that_test_works(workplace, guard, name):
-    done = workplace.ckd(code=f"{guard}import {name}")
+    done = workplace.ckd(code=f"{guard}import {name}", cold=True)
     assert done.stderr.splitlines()[-1] == f"AssertionError: {name} is imported"
 
 

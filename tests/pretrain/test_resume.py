@@ -86,10 +86,9 @@ def test_killed_at_one_moment_after_the_other_it_ends_with_the_same_bytes(place,
     """Within the write of a state, before it and its receipt are in place, between two epochs, after the last one."""
     expected = None
     for event, ending, count, then in DEATHS:
-        process = place.start("pretrain", code=mortal(event, ending, count))
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == -signal.SIGKILL, (ending, count, out, err)
-        assert spoken(out) == ([] if expected is None else [f"{expected} of an interrupted run"])
+        done = place.ckd("pretrain", code=mortal(event, ending, count))
+        assert done.returncode == -signal.SIGKILL, (ending, count, done)
+        assert spoken(done.stdout) == ([] if expected is None else [f"{expected} of an interrupted run"])
         expected = then
     assert again(place) == [f"{expected} of an interrupted run"]
     assert repr(teachers_in(place.store)) == repr(whole)
@@ -122,7 +121,7 @@ def test_an_interrupt_is_answered_with_one_line_and_the_epochs_are_kept(place, t
 def test_status_says_after_which_epoch_it_will_go_on_and_imports_no_torch(place, mortal):
     killed = place.ckd("pretrain", code=mortal("open", WRITING, 3))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    done = place.ckd("status", code=ASK)
+    done = place.ckd("status", code=ASK, cold=True)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if "pre-trained" in line and " teacher " in line]
     assert "resume (after epoch 2)  an earlier run was stopped" in line
