@@ -27,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("--distilled", action="store_true")
+    parser.add_argument("--in-batch-items", type=int, help="the most items that the loss in_batch compares")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     chosen = parser.parse_args()
@@ -35,7 +36,8 @@ def main() -> None:
     artifact = corpus_artifact(store)
     corpus = read_corpus(artifact)
     # No curriculum, so that every epoch serves every sequence, as everybody else's does.
-    settings = DistillSettings.model_validate({"epochs": 10_000, "patience": 10_000, "curriculum": {"pacing": "none"}})
+    endless = {"epochs": 10_000, "patience": 10_000, "curriculum": {"pacing": "none"}}
+    settings = DistillSettings.model_validate({**endless, "in_batch_items": chosen.in_batch_items})
     lesson = None
     if chosen.distilled:
         lesson = prepare_lesson(corpus, artifact, {"random": labels_in(store, corpus)}, settings, torch.device("cpu"))

@@ -28,6 +28,7 @@ from ckd.storage.store import Store
 
 HERE = Path(__file__).parent
 PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRecModel", "RecTools FlatSASRecNet"
+FEWER = "ckd, distilled, in_batch_items: 512"
 
 
 class Trainer:
@@ -119,7 +120,12 @@ def _prepare(work: Path) -> Path:
 
 def _commands(work: Path, sequences: Path, peers: str | None) -> dict[str, tuple[str, list[str]]]:
     ours = [str(HERE / "ours.py"), str(work / "store")]
-    commands = {PLAIN: (sys.executable, ours), DISTILLED: (sys.executable, [*ours, "--distilled"])}
+    distilled = [*ours, "--distilled"]
+    commands = {
+        PLAIN: (sys.executable, ours),
+        DISTILLED: (sys.executable, distilled),
+        FEWER: (sys.executable, [*distilled, "--in-batch-items", "512"]),
+    }
     if peers:
         theirs = [str(HERE / "peers.py"), str(sequences)]
         commands |= {MODEL: (peers, [*theirs, "rectools"]), FLAT: (peers, [*theirs, "rectools-flat"])}

@@ -42,7 +42,7 @@ class Voice:
         top_k: float32 [N], weight of its top-k loss at each position, zero where it has no label; None without.
         in_batch: float32 [N], the same of its in-batch loss.
         best: gives the stored items of some of the N positions.
-        among: gives its raw scores of the batch's distinct targets at some of the N positions, float32 [n, U], a
+        among: gives its raw scores of the items of ``in_batch`` at some of the N positions, float32 [n, U], a
             new tensor, which is written over; needed for the in-batch loss alone.
         temperature: of this teacher's side alone, beside T.
     """
@@ -83,7 +83,7 @@ def fused_losses(
         states: float32 [N, d], the student's query at each position.
         items: float32 [n_items, d], the student's item vectors.
         target: int64 [N], the items that followed.
-        distinct: int64 [U], the distinct ones among them, the items of ``in_batch``.
+        distinct: int64 [U], distinct ones among them, the items of ``in_batch``.
         truth_weight: float32 [N], w.
         voices: the teachers, with a and b.
         temperature: T of the teachers' losses.

@@ -108,6 +108,16 @@ class Teaching:
         for opinion in self._opinions:
             opinion.expect(place)
 
+    def compared(self, distinct: Tensor) -> Tensor:
+        """Return those of a batch's distinct targets that ``in_batch`` compares: all, or as many as it may.
+
+        They are drawn by torch's generator of the processor, which is left alone where there are no more than that.
+        """
+        most = self._settings.in_batch_items
+        if most is None or len(distinct) <= most:
+            return distinct
+        return distinct[torch.randperm(len(distinct))[:most].to(distinct.device)]
+
     def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
 
@@ -118,7 +128,7 @@ class Teaching:
         """
         total = torch.zeros_like(scores.logsumexp)
         taught = torch.zeros_like(target, dtype=torch.bool)
-        batch = torch.unique(target)
+        batch = self.compared(torch.unique(target))
         for opinion, weight in zip(self._opinions, self._weight, strict=True):
             row = opinion.row[place]
             labelled = row >= 0
@@ -147,7 +157,7 @@ class Teaching:
 
         Args:
             place: int64 [N], index of each position among all positions of the corpus.
-            batch: int64 [U], the distinct targets there.
+            batch: int64 [U], distinct targets there, of :meth:`compared`.
         """
         heard, taught = [], torch.zeros_like(place, dtype=torch.bool)
         for opinion, weight in zip(self._opinions, self._weight, strict=True):

@@ -227,6 +227,7 @@ def _fused_losses(
     weight = torch.ones_like(scores.states[:, 0]) if step.weight is None else step.weight
     distinct, voices, share, temperature = torch.unique(step.target), [], torch.zeros_like(weight), 1.0
     if lesson is not None and gate is not None:
+        distinct = lesson.teaching.compared(distinct)
         heard, labelled = lesson.teaching.voices(step.place, distinct)
         share, temperature = alpha * labelled, lesson.teaching.temperature
         voices = [voice.weighed(weight * share * gate[step.place]) for voice in heard]

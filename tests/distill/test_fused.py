@@ -97,6 +97,17 @@ def test_values_and_gradients_are_those_of_the_losses_put_together(
     assert_same(case, fused, case.composed(losses, temperature, plain), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_some_of_the_targets_in_any_order_can_be_compared(temperature: float) -> None:
+    case, plain = Case(4), (1.0, 1.0)
+    case.distinct = case.distinct.flip(0)[:5]
+    assert not torch.isin(case.target, case.distinct).all()
+    arguments = case.states, case.items, case.target, case.distinct, case.truth_weight
+    fused = fused_losses(*arguments, case.voices({"top_k", "in_batch"}, plain), temperature, 7)
+    wanted = case.composed({"top_k", "in_batch"}, temperature, plain)
+    assert_same(case, fused, wanted, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_a_teacher_can_have_a_temperature_of_its_own(temperature: float) -> None:
     case, own = Case(1), (2.5, 1.0)

@@ -293,6 +293,41 @@ def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -
     assert (logits.grad.abs().sum(1) > 0).equal(labelled)
 
 
+def test_in_batch_compares_no_more_items_than_it_may(teachers: Teachers) -> None:
+    corpus, place = teachers.corpus, training_places(teachers.corpus)
+    teaching = Teaching.load(
+        corpus, {"t": teachers.labels["whole"]}, settings(loss={"in_batch": 1}, in_batch_items=4), CPU
+    )
+    distinct = torch.from_numpy(np.unique(corpus.positions().target[place]).astype(np.int64))
+    torch.manual_seed(0)
+    drawn = [teaching.compared(distinct) for _ in range(40)]
+    assert all(len(some.unique()) == 4 and torch.isin(some, distinct).all() for some in drawn)
+    assert torch.cat(drawn).unique().equal(distinct), "every target has its turn"
+    torch.manual_seed(0)
+    logits = np.random.default_rng(1).normal(0, 2, (len(place), corpus.n_items))
+    value, _, _ = taught(
+        corpus, {"t": teachers.labels["whole"]}, place, logits, settings(loss={"in_batch": 1}, in_batch_items=4)
+    )
+    own = by_user_and_position(teachers.labels["whole"], corpus)
+    at = corpus.positions()
+    for number, (user, position) in enumerate(zip(at.user[place], at.position[place], strict=True)):
+        theirs = own[user, position]["scores"][drawn[0]]
+        wanted = tempered_kl(softmax(theirs), softmax(logits[number, drawn[0]]), 1.0)
+        assert value[number] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("most", [None, 1_000])
+def test_nothing_is_drawn_where_in_batch_may_compare_all(teachers: Teachers, most: int | None) -> None:
+    teaching = Teaching.load(
+        teachers.corpus, {"t": teachers.labels["whole"]}, settings(loss={"in_batch": 1}, in_batch_items=most), CPU
+    )
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    distinct = torch.arange(9)
+    assert teaching.compared(distinct) is distinct
+    assert torch.get_rng_state().equal(before)
+
+
 @pytest.mark.parametrize("lacking", ["state", "vectors"])
 def test_losses_that_score_items_are_refused_in_one_line_without_states(teachers: Teachers, lacking: str) -> None:
     corpus = teachers.corpus
