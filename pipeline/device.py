@@ -4,11 +4,12 @@ import os
 
 import torch
 
+from ckd.pipeline.memory import keep_freed_memory
 from ckd.storage.errors import UserError
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device that a configuration asks for.
+    """Return the device that a configuration asks for; the processor's memory is made ready for networks.
 
     Raises:
         UserError: it asks for a GPU and there is none, or torchrun started more processes than there are GPUs.
@@ -17,6 +18,7 @@ def chosen_device(name: str) -> torch.device:
     if name == "cuda" and not there:
         raise UserError("device: cuda is asked for, but torch sees no GPU here; set device to auto or cpu")
     if name == "cpu" or not there:
+        keep_freed_memory()
         return torch.device("cpu")
     # torchrun starts one process per GPU.
     processes, number = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))

@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from turns import CLOCKS, Turns
 from world import MAX_LENGTH, corpus_artifact, labels_in
 
+from ckd.pipeline.device import chosen_device
 from ckd.stages.batching import length_buckets, training_windows
 from ckd.stages.distill.run import prepare_lesson
 from ckd.stages.distill.settings import DistillSettings
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    device = chosen_device("cpu")
     store = Store(chosen.store)
     artifact = corpus_artifact(store)
     corpus = read_corpus(artifact)
@@ -40,7 +42,7 @@ def main() -> None:
     settings = DistillSettings.model_validate({**endless, "in_batch_items": chosen.in_batch_items})
     lesson = None
     if chosen.distilled:
-        lesson = prepare_lesson(corpus, artifact, {"random": labels_in(store, corpus)}, settings, torch.device("cpu"))
+        lesson = prepare_lesson(corpus, artifact, {"random": labels_in(store, corpus)}, settings, device)
     kind = STUDENTS.load("sasrec")
     torch.manual_seed(SEED)
     sizes = kind.Settings(hidden=64, blocks=2, heads=2, dropout=0.2, max_length=MAX_LENGTH)
