@@ -11,7 +11,7 @@ from ckd.stages.evaluate.bootstrap import Gain, relative_gains
 from ckd.stages.evaluate.metrics import Ranks, metric_names, metrics, row_metrics
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.storage.artifact import Artifact
-from ckd.storage.runs import read_ranks
+from ckd.storage.runs import read_metrics, read_ranks
 
 Runs = Mapping[Run, Artifact]
 """Each student that was trained, and where it is kept."""
@@ -19,8 +19,14 @@ Labels = Mapping[str, Mapping[str, Artifact]]
 """Domain to teacher to its labels."""
 
 
-def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> None:
-    """Print the test metrics of teachers and students, the gain of distillation, and what serving costs."""
+def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings, alpha: float) -> None:
+    """Print the test metrics of teachers and students, the gain of distillation, and what serving costs.
+
+    Args:
+        runs, labels: what is compared.
+        evaluate: how.
+        alpha: the share of the teachers' losses with which the students were distilled.
+    """
     rows: list[Row] = []
     partial: list[str] = []
     for domain in dict.fromkeys(domain for run in runs for domain in run.domains):
@@ -45,8 +51,24 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings) -> No
         "resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed, measured when the "
         "labels or the run were made."
     )
-    for line in partial:
+    for line in (*partial, *_harmed(runs, alpha)):
         console.print(line)
+
+
+def _harmed(runs: Runs, alpha: float) -> Iterator[str]:
+    """Yield a line about each student that is worse with its teachers, on validation: by test nothing is chosen."""
+    for run, kept in runs.items():
+        plain = runs.get(run._replace(distilled=False))
+        if not run.distilled or plain is None:
+            continue
+        for domain in run.domains:
+            without, taught = (read_metrics(one, domain)["valid"]["ndcg@10"] for one in (plain, kept))
+            if taught < without:
+                yield (
+                    f"{run.student} in {domain}: worse with its teachers than without, on validation (NDCG@10 "
+                    f"{taught:.4f} for {without:.4f}); let them weigh less: "
+                    f"ckd distill --grid distill.alpha={alpha / 4:g},{alpha / 2:g}"
+                )
 
 
 def _student_rows(runs: Runs, domain: str, student: str, evaluate: EvaluateSettings) -> Iterator[Row]:

@@ -32,7 +32,7 @@ def distill(configuration: Configuration) -> None:
     _check(plan, wanted, labels)
     device = chosen_device(configuration.device)
     runs = {run: run_of(plan, run, labels, device) for run in wanted}
-    student_tables(runs, labels, configuration.evaluate)
+    student_tables(runs, labels, configuration.evaluate, configuration.distill.alpha)
 
 
 def _check(plan: Plan, runs: Sequence[Run], labels: Mapping[str, Mapping[str, Artifact]]) -> None:
