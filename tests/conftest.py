@@ -137,10 +137,10 @@ class Workplace:
     def ckd(self, *arguments: str, code: str = MAIN, cold: bool = False, **options: Any) -> Ended:
         """Run `ckd` to its end; the options are those of :meth:`start`.
 
-        Without any, and in the environment in which the tests began, it is forked from a process that has imported what
-        takes long, unless it is to start ``cold``.
+        Without any, and unless it is to import other things or to start ``cold``, it is forked from a process that has
+        imported what takes long.
         """
-        if not (cold or options) and environment() == (warm := Warm.process()).environment:
+        if not (cold or options) and os.environ.get("PYTHONPATH") == (warm := Warm.process()).path:
             return warm.run(self.folder, arguments, code)
         process = self.start(*arguments, code=code, **options)
         out, err = process.communicate(timeout=120)
@@ -157,10 +157,10 @@ class Warm:
     """The process of ``warm.py``."""
 
     def __init__(self) -> None:
-        self.environment = environment()
+        self.path = os.environ.get("PYTHONPATH")
         program = [sys.executable, str(Path(__file__).with_name("warm.py"))]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(program, env=self.environment, stdin=pipe, stdout=pipe, text=True)
+        self._process = subprocess.Popen(program, env=environment(), stdin=pipe, stdout=pipe, text=True)
 
     @staticmethod
     @cache
@@ -174,7 +174,8 @@ class Warm:
             out, err = Path(place, "out"), Path(place, "err")
             for stream in (out, err):
                 stream.touch()
-            request = {"folder": str(folder), "arguments": arguments, "code": code, "out": str(out), "err": str(err)}
+            request = {"folder": str(folder), "arguments": arguments, "environment": environment(), "code": code}
+            request |= {"out": str(out), "err": str(err)}
             print(json.dumps(request), file=self._process.stdin, flush=True)
             status = int(self._process.stdout.readline())
             return Ended(arguments, status, out.read_text(), err.read_text())

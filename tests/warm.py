@@ -1,8 +1,8 @@
 """A process that has imported what is slow to import and forks a child for every program that is asked of it.
 
 Most of a short `ckd` is imports. The child is a process of its own, with its own standard streams, and ends as any
-does; but it does not start as a user's does: what is about starting, importing or the environment is not asked here. It
-reads a request a line and answers each with the child's exit code.
+does; but it does not start as a user's does: what is about starting or importing is not asked here. It reads a
+request a line and answers each with the child's exit code.
 """
 
 import atexit
@@ -42,9 +42,11 @@ def serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _run(folder: str, arguments: list[str], code: str, out: str, err: str) -> int:
+def _run(folder: str, arguments: list[str], environment: dict[str, str], code: str, out: str, err: str) -> int:
     for descriptor, path, how in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
         os.dup2(os.open(path, how), descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
     os.chdir(folder)
     sys.argv[1:] = arguments
     status = 0
