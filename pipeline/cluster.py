@@ -37,6 +37,8 @@ _QUIET = {
     "distributed.admin.low-level-log-length": 0,
     # A process that dies takes its run with it; the second time it is the run that is at fault.
     "distributed.scheduler.allowed-failures": 1,
+    # A process that was stopped for minutes (Ctrl-Z) is not dead; of one that is, the connection ends.
+    "distributed.scheduler.worker-ttl": None,
     "distributed.comm.timeouts.connect": f"{_CONNECT}s",
 }
 
