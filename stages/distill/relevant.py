@@ -11,18 +11,8 @@ from ckd.stages.distill.settings import DistillSettings, WeightingSettings
 from ckd.stages.settings import Settings
 
 _TEACHING = {
-    *(
-        "alpha",
-        "temperature",
-        "loss",
-        "teacher_items",
-        "in_batch_items",
-        "student_items",
-        "rank_against",
-        "item_start",
-        "control",
-    ),
-    *("weighting", "curriculum"),
+    *("alpha", "temperature", "loss", "teacher_items", "in_batch_items", "student_items", "rank_against"),
+    *("item_start", "control", "weighting", "curriculum"),
 }
 
 

@@ -111,9 +111,10 @@ class Teaching:
     def compared(self, distinct: Tensor) -> Tensor:
         """Return those of a batch's distinct targets that ``in_batch`` compares: all, or as many as it may.
 
-        They are drawn by torch's generator of the processor, which is left alone where there are no more than that.
+        They are drawn by torch's generator of the processor, which is left alone where there are no more than that or
+        the loss is not in use.
         """
-        most = self._settings.in_batch_items
+        most = self._settings.in_batch_items if self._settings.loss.get("in_batch") else None
         if most is None or len(distinct) <= most:
             return distinct
         return distinct[torch.randperm(len(distinct))[:most].to(distinct.device)]

@@ -295,9 +295,8 @@ def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -
 
 def test_in_batch_compares_no_more_items_than_it_may(teachers: Teachers) -> None:
     corpus, place = teachers.corpus, training_places(teachers.corpus)
-    teaching = Teaching.load(
-        corpus, {"t": teachers.labels["whole"]}, settings(loss={"in_batch": 1}, in_batch_items=4), CPU
-    )
+    option = settings(loss={"in_batch": 1}, in_batch_items=4)
+    teaching = Teaching.load(corpus, {"t": teachers.labels["whole"]}, option, CPU)
     distinct = torch.from_numpy(np.unique(corpus.positions().target[place]).astype(np.int64))
     torch.manual_seed(0)
     drawn = [teaching.compared(distinct) for _ in range(40)]
@@ -305,9 +304,7 @@ def test_in_batch_compares_no_more_items_than_it_may(teachers: Teachers) -> None
     assert torch.cat(drawn).unique().equal(distinct), "every target has its turn"
     torch.manual_seed(0)
     logits = np.random.default_rng(1).normal(0, 2, (len(place), corpus.n_items))
-    value, _, _ = taught(
-        corpus, {"t": teachers.labels["whole"]}, place, logits, settings(loss={"in_batch": 1}, in_batch_items=4)
-    )
+    value, _, _ = taught(corpus, {"t": teachers.labels["whole"]}, place, logits, option)
     own = by_user_and_position(teachers.labels["whole"], corpus)
     at = corpus.positions()
     for number, (user, position) in enumerate(zip(at.user[place], at.position[place], strict=True)):
@@ -316,11 +313,12 @@ def test_in_batch_compares_no_more_items_than_it_may(teachers: Teachers) -> None
         assert value[number] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize("most", [None, 1_000])
-def test_nothing_is_drawn_where_in_batch_may_compare_all(teachers: Teachers, most: int | None) -> None:
-    teaching = Teaching.load(
-        teachers.corpus, {"t": teachers.labels["whole"]}, settings(loss={"in_batch": 1}, in_batch_items=most), CPU
-    )
+@pytest.mark.parametrize(("loss", "most"), [("in_batch", None), ("in_batch", 1_000), ("top_k", 4)])
+def test_nothing_is_drawn_where_in_batch_may_compare_all_or_is_not_in_use(
+    teachers: Teachers, loss: str, most: int | None
+) -> None:
+    option = settings(loss={loss: 1}, in_batch_items=most)
+    teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["whole"]}, option, CPU)
     torch.manual_seed(0)
     before = torch.get_rng_state()
     distinct = torch.arange(9)
