@@ -2,7 +2,6 @@
 
 import ctypes
 import resource
-from functools import cache
 from pathlib import Path
 
 _DATA_PAGES = 5
@@ -25,7 +24,6 @@ def hold_memory(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (min([used + size, *limits]), hard))
 
 
-@cache
 def keep_freed_memory() -> None:
     """Let glibc keep the memory of freed tensors for the next ones; with another C library nothing happens.
 
