@@ -174,12 +174,13 @@ def _leaving_at_once(tidy: Callable[[], None]) -> Iterator[None]:
 
     def leave(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        said = _silence()
         _kill_children()
         tidy()
         with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
             console.show_cursor()
             sys.stdout.flush()
-        os.write(sys.stderr.fileno(), f"{GO_ON}\n".encode())
+        os.write(said, f"{GO_ON}\n".encode())
         os._exit(INTERRUPTED)
 
     signal.signal(signal.SIGINT, leave)
@@ -187,6 +188,18 @@ def _leaving_at_once(tidy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _silence() -> int:
+    """Give standard error to nobody and return a descriptor of what it was.
+
+    A thread of distributed starts a process for each that is killed; it would complain that its parent is gone.
+    """
+    said = os.dup(sys.stderr.fileno())
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nobody, sys.stderr.fileno())
+    os.close(nobody)
+    return said
 
 
 def _kill_children() -> None:

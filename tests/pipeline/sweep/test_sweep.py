@@ -51,8 +51,8 @@ def swept(labelled, make_workplace, guarded, tmp_path_factory):
     return place, done
 
 
-def start(place, *arguments):
-    return place.start("distill", *arguments, start_new_session=True)
+def start(place, *arguments, **options):
+    return place.start("distill", *arguments, start_new_session=True, **options)
 
 
 def wait_for_training(place, process):
@@ -169,6 +169,41 @@ def test_ctrl_c_ends_all_processes_leaves_nothing_half_and_says_how_to_go_on(lab
     gone, alive = psutil.wait_procs(children, timeout=60)
     assert (len(gone) >= 2, alive) == (True, [])
     assert not list(place.store.glob("runs/*"))
+
+
+SLOW_TO_LEAVE = """
+import sys
+import time
+
+from ckd.pipeline import cluster
+from ckd.pipeline.cli import main
+
+def kill_and_wait(kill=cluster._kill_children):
+    kill()
+    time.sleep(1)
+
+cluster._kill_children = kill_and_wait
+sys.exit(main())
+"""
+
+
+def test_a_process_that_is_started_after_ctrl_c_is_heard_by_nobody_and_does_not_stay(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "late", labelled.store)
+    process = start(place, *ENDLESS, "--jobs", "1", code=SLOW_TO_LEAVE)
+    wait_for_training(place, process)
+    before = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    heard: dict[psutil.Process, str] = {}
+    while process.poll() is None:
+        with suppress(psutil.Error, OSError):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if child not in before:
+                    heard[child] = os.readlink(f"/proc/{child.pid}/fd/2")
+        time.sleep(0.01)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "interrupted; run the same command again to go on\n")
+    assert set(heard.values()) == {os.devnull}
+    assert psutil.wait_procs(heard, timeout=60)[1] == []
 
 
 def test_its_processes_die_with_it_even_if_it_is_killed(labelled, tmp_path, make_workplace):
