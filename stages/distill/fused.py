@@ -10,7 +10,7 @@ p minus one at the target, of T^2 KL(teacher || student at T) it is T (student -
 The losses are those of :mod:`ckd.stages.distill.losses`, which say what they mean.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Voice:
-    """What one teacher says at a batch's N positions.
+    """What one teacher says at N of a batch's positions.
 
     Attributes:
         top_k: float32 [N], weight of its top-k loss at each position, zero where it has no label; None without.
@@ -76,8 +76,11 @@ def fused_losses(
     voices: Sequence[Voice] = (),
     temperature: float = 1.0,
     rows_per_block: int | None = None,
+    asked: int | None = None,
 ) -> Losses:
     """Return sum_n w_n CE_n + sum_p (a_pn top_k_pn + b_pn in_batch_pn), differentiable in states and items.
+
+    The teachers are asked at the first M of the N positions only; at the others a and b are zero.
 
     Args:
         states: float32 [N, d], the student's query at each position.
@@ -85,12 +88,14 @@ def fused_losses(
         target: int64 [N], the items that followed.
         distinct: int64 [U], distinct ones among them, the items of ``in_batch``.
         truth_weight: float32 [N], w.
-        voices: the teachers, with a and b.
+        voices: the teachers, with a and b, of M positions each.
         temperature: T of the teachers' losses.
         rows_per_block: positions at a time; what suits the device by default.
+        asked: M; all N by default.
     """
     rows = rows_per_block or max(16, _SCORES_PER_BLOCK.get(states.device.type, 1 << 24) // len(items))
-    return Losses(*_Fused.apply(states, items, target, distinct, truth_weight, tuple(voices), temperature, rows))
+    asked = len(states) if asked is None else asked
+    return Losses(*_Fused.apply(states, items, target, distinct, truth_weight, tuple(voices), temperature, asked, rows))
 
 
 class _Fused(torch.autograd.Function):
@@ -104,19 +109,19 @@ class _Fused(torch.autograd.Function):
         truth_weight: Tensor,
         voices: tuple[Voice, ...],
         temperature: float,
+        asked: int,
         rows_per_block: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         vectors, column = _targets_first(items, distinct)
         truth, taught = torch.empty_like(truth_weight), torch.empty_like(truth_weight)
         grad_states, grad_vectors = torch.empty_like(states), torch.zeros_like(vectors)
         memory = states.new_empty(2, min(rows_per_block, len(states)), len(items))
-        for start in range(0, len(states), rows_per_block):
-            here = slice(start, min(start + rows_per_block, len(states)))
+        for here in (*_slices(0, asked, rows_per_block), *_slices(asked, len(states), rows_per_block)):
             scores, gradient = memory[:, : here.stop - here.start]
             torch.mm(states[here], vectors.T, out=scores)
             block = _Block(scores, gradient, len(distinct), temperature)
             truth[here] = block.add_truth(column[target[here]].unsqueeze(1), truth_weight[here])
-            taught[here] = block.add_teachers(voices, here, column)
+            taught[here] = block.add_teachers(voices if here.start < asked else (), here, column)
             block.finish()
             torch.mm(gradient, vectors, out=grad_states[here])
             grad_vectors.addmm_(gradient.T, states[here])
@@ -127,7 +132,11 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_items = ctx.saved_tensors
-        return grad_states * grads[0], grad_items * grads[0], *(None,) * 6
+        return grad_states * grads[0], grad_items * grads[0], *(None,) * 7
+
+
+def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    return (slice(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
 def _targets_first(items: Tensor, distinct: Tensor) -> tuple[Tensor, Tensor]:

@@ -112,6 +112,13 @@ class DistillSettings(Settings):
         description="the most items that in_batch compares at one step: of a batch with more distinct targets so many "
         "are drawn at random; all by default",
     )
+    taught_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of a step's positions at which the teachers are asked, drawn at random at each step; their "
+        "losses count for the others too, so that the mean is the same",
+    )
     student_items: int = Field(
         default=20,
         ge=1,

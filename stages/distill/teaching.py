@@ -53,6 +53,7 @@ class Teaching:
         self.temperature = settings.temperature
         self.gate = weights.gate
         self.labelled = weights.teacher.any(0)
+        self._labelled = torch.stack([opinion.row >= 0 for opinion in opinions]).any(0)
         self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
 
     @classmethod
@@ -119,17 +120,29 @@ class Teaching:
             return distinct
         return distinct[torch.randperm(len(distinct))[:most].to(distinct.device)]
 
-    def losses(self, place: Tensor, scores: Scores, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sum_p w_p KD_p, float [N], and whether any teacher has a label, bool [N].
+    def asked(self, n: int) -> Tensor | None:
+        """Return at which of a step's n positions the teachers are asked, int64 [m], ascending; None is at all.
+
+        They are drawn by torch's generator of the processor, which is left alone where all are asked.
+        """
+        share = self._settings.taught_share
+        if share == 1:
+            return None
+        return torch.randperm(n)[: max(1, round(share * n))].sort().values.to(self.device)
+
+    def labelled_at(self, place: Tensor) -> Tensor:
+        """Return whether any teacher has a label, bool [N]; ``place`` as in :meth:`losses`."""
+        return self._labelled[place]
+
+    def losses(self, place: Tensor, scores: Scores, batch: Tensor) -> Tensor:
+        """Return sum_p w_p KD_p, float [N]; zero where no teacher has a label.
 
         Args:
             place: int64 [N], index of each position among all positions of the corpus.
             scores: the student's at these positions.
-            target: int64 [N], the items that followed.
+            batch: int64 [U], distinct targets of the step, of :meth:`compared`.
         """
         total = torch.zeros_like(scores.logsumexp)
-        taught = torch.zeros_like(target, dtype=torch.bool)
-        batch = self.compared(torch.unique(target))
         for opinion, weight in zip(self._opinions, self._weight, strict=True):
             row = opinion.row[place]
             labelled = row >= 0
@@ -140,8 +153,7 @@ class Teaching:
             else:
                 value = self._loss(opinion, row[labelled], scores.rows(labelled), batch)
                 total[labelled] = total[labelled] + weight[place[labelled]] * value
-            taught |= labelled
-        return total, taught
+        return total
 
     @property
     def on_disk(self) -> bool:
@@ -153,21 +165,15 @@ class Teaching:
         """Whether :meth:`voices` says all that the losses in use ask for."""
         return {name for name, weight in self._settings.loss.items() if weight} <= {"top_k", "in_batch"}
 
-    def voices(self, place: Tensor, batch: Tensor) -> tuple[list[Voice], Tensor]:
-        """Return what each teacher that is heard says at N positions, and whether any has a label, bool [N].
-
-        Args:
-            place: int64 [N], index of each position among all positions of the corpus.
-            batch: int64 [U], distinct targets there, of :meth:`compared`.
-        """
-        heard, taught = [], torch.zeros_like(place, dtype=torch.bool)
+    def voices(self, place: Tensor, batch: Tensor) -> list[Voice]:
+        """Return what each teacher that has a label at any of N positions says there; arguments as of `losses`."""
+        heard = []
         for opinion, weight in zip(self._opinions, self._weight, strict=True):
             row = opinion.row[place]
             labelled = row >= 0
             if bool(labelled.any()):
                 heard.append(voice_of(opinion, row.clamp(min=0), weight[place] * labelled, batch, self._settings))
-                taught |= labelled
-        return heard, taught
+        return heard
 
     def _loss(self, opinion: Opinion, row: Tensor, scores: Scores, batch: Tensor) -> Tensor:
         value = torch.zeros_like(scores.logsumexp)

@@ -224,16 +224,31 @@ def _fused_losses(
     step: Step, scores: DotScores, lesson: Lesson | None, gate: Tensor | None, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the same as :func:`_composed_losses` in less time; the gradient of both sums is that of the first."""
-    weight = torch.ones_like(scores.states[:, 0]) if step.weight is None else step.weight
-    distinct, voices, share, temperature = torch.unique(step.target), [], torch.zeros_like(weight), 1.0
+    states, target = scores.states, step.target
+    weight = torch.ones_like(states[:, 0]) if step.weight is None else step.weight
+    distinct, voices, temperature, asked = torch.unique(target), [], 1.0, None
+    truth_weight = weight
     if lesson is not None and gate is not None:
-        distinct = lesson.teaching.compared(distinct)
-        heard, labelled = lesson.teaching.voices(step.place, distinct)
-        share, temperature = alpha * labelled, lesson.teaching.temperature
-        voices = [voice.weighed(weight * share * gate[step.place]) for voice in heard]
-    losses = fused_losses(scores.states, scores.items, step.target, distinct, weight * (1 - share), voices, temperature)
+        teaching, temperature = lesson.teaching, lesson.teaching.temperature
+        distinct = teaching.compared(distinct)
+        share, chosen = alpha * teaching.labelled_at(step.place), teaching.asked(len(target))
+        truth_weight, place, taught_weight = weight * (1 - share), step.place, weight * share * gate[step.place]
+        if chosen is not None:
+            # The losses are sums over positions, so these come first.
+            order, asked = _first(chosen, len(target)), len(chosen)
+            states, target, truth_weight = states[order], target[order], truth_weight[order]
+            place, taught_weight = place[chosen], len(order) / asked * taught_weight[chosen]
+        voices = [voice.weighed(taught_weight) for voice in teaching.voices(place, distinct)]
+    losses = fused_losses(states, scores.items, target, distinct, truth_weight, voices, temperature, asked=asked)
     taught = losses.taught.sum()
     return losses.total - taught, taught, weight.sum()
+
+
+def _first(chosen: Tensor, n: int) -> Tensor:
+    """Return 0 .. n - 1 with some of them first, int64 [n]."""
+    other = torch.ones(n, dtype=torch.bool, device=chosen.device)
+    other[chosen] = False
+    return torch.cat([chosen, other.nonzero().squeeze(1)])
 
 
 def _composed_losses(
@@ -243,12 +258,17 @@ def _composed_losses(
     own = step.scores.of(target)
     truth = step.scores.normaliser(target, own) - own.squeeze(1)
     weight = torch.ones_like(truth) if step.weight is None else step.weight
-    taught = torch.zeros_like(truth)
+    taught = truth.new_zeros(())
     if lesson is not None and gate is not None:
-        taught, labelled = lesson.teaching.losses(step.place, step.scores, step.target)
-        share = alpha * labelled
-        truth, taught = (1 - share) * truth, share * gate[step.place] * taught
-    return (weight * truth).sum(), (weight * taught).sum(), weight.sum()
+        teaching = lesson.teaching
+        share = alpha * teaching.labelled_at(step.place)
+        truth, taught_weight = (1 - share) * truth, weight * share * gate[step.place]
+        distinct, place, scores = teaching.compared(torch.unique(step.target)), step.place, step.scores
+        if (chosen := teaching.asked(len(place))) is not None:
+            taught_weight = len(place) / len(chosen) * taught_weight[chosen]
+            place, scores = place[chosen], scores.rows(chosen)
+        taught = (taught_weight * teaching.losses(place, scores, distinct)).sum()
+    return (weight * truth).sum(), taught, weight.sum()
 
 
 def _epoch_gate(course: Course, rows: npt.NDArray[np.int64]) -> Tensor | None:

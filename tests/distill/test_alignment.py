@@ -66,7 +66,8 @@ class Teachers:
         scores = torch.randn(len(self.place), self.corpus.n_items, generator=torch.Generator().manual_seed(2))
         target = torch.from_numpy(self.corpus.positions().target[self.place].astype(np.int64))
         teaching = Teaching.load(self.corpus, labels, option, CPU)
-        value, labelled = teaching.losses(torch.from_numpy(self.place), FullScores(scores), target)
+        value = teaching.losses(torch.from_numpy(self.place), FullScores(scores), torch.unique(target))
+        labelled = teaching.labelled_at(torch.from_numpy(self.place))
         return value.numpy(), labelled.numpy(), teaching
 
 

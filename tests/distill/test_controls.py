@@ -34,7 +34,7 @@ def losses(world: Any, labels: Any, option: DistillSettings) -> Array:
     teaching = Teaching.load(world.corpus, {"t": labels}, option, CPU)
     place = torch.from_numpy(np.flatnonzero(teaching.labelled))
     logits = torch.from_numpy(np.random.default_rng(1).normal(0, 1, (len(place), world.corpus.n_items)))
-    values, _ = teaching.losses(place, FullScores(logits), torch.zeros(len(place), dtype=torch.int64))
+    values = teaching.losses(place, FullScores(logits), torch.zeros(1, dtype=torch.int64))
     return values.double().numpy()
 
 

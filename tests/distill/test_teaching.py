@@ -64,7 +64,8 @@ def taught(
     teaching = Teaching.load(corpus, labels, option, CPU)
     scores = torch.tensor(logits, dtype=torch.float32)
     target = torch.from_numpy(corpus.positions().target[place].astype(np.int64))
-    value, labelled = teaching.losses(torch.from_numpy(place), FullScores(scores), target)
+    value = teaching.losses(torch.from_numpy(place), FullScores(scores), torch.unique(target))
+    labelled = teaching.labelled_at(torch.from_numpy(place))
     return value.numpy(), labelled.numpy(), teaching
 
 
@@ -286,7 +287,8 @@ def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -
     logits = torch.randn(len(place), corpus.n_items, requires_grad=True, generator=torch.Generator().manual_seed(0))
     teaching = Teaching.load(corpus, teachers.labels, OPTIONS["all, one teacher softened"], CPU)
     target = torch.from_numpy(corpus.positions().target[place.numpy()].astype(np.int64))
-    value, labelled = teaching.losses(place, FullScores(logits), target)
+    value = teaching.losses(place, FullScores(logits), torch.unique(target))
+    labelled = teaching.labelled_at(place)
     value.sum().backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
@@ -323,6 +325,27 @@ def test_nothing_is_drawn_where_in_batch_may_compare_all_or_is_not_in_use(
     before = torch.get_rng_state()
     distinct = torch.arange(9)
     assert teaching.compared(distinct) is distinct
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize(("share", "asked"), [(0.25, 4), (0.01, 1), (0.99, 18)])
+def test_teachers_are_asked_at_a_share_of_the_positions_each_of_which_has_its_turn(
+    teachers: Teachers, share: float, asked: int
+) -> None:
+    teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["whole"]}, settings(taught_share=share), CPU)
+    torch.manual_seed(0)
+    drawn = [teaching.asked(18) for _ in range(200)]
+    for some in drawn:
+        assert some is not None
+        assert some.unique().equal(some), "ascending, none twice"
+        assert len(some) == asked
+    assert torch.cat([some for some in drawn if some is not None]).unique().equal(torch.arange(18))
+
+
+def test_nothing_is_drawn_where_teachers_are_asked_everywhere(teachers: Teachers) -> None:
+    teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["whole"]}, settings(), CPU)
+    before = torch.get_rng_state()
+    assert teaching.asked(18) is None
     assert torch.get_rng_state().equal(before)
 
 

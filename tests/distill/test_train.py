@@ -244,19 +244,22 @@ def test_the_loss_is_that_of_section_5(random_world: Any, batch_size: int) -> No
     assert curve[0]["loss"] == pytest.approx(curve[0]["truth_loss"] + curve[0]["teacher_loss"])
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_scores_that_are_never_written_down_teach_the_same(random_world: Any, temperature: float) -> None:
-    """In closed form by blocks, and put together from the scores of the whole catalogue: values and gradients."""
-    corpus = random_world.corpus
-    draw = np.random.default_rng(2)
-    n = corpus.n_positions
+def two_teachers(world: Any) -> dict[str, Artifact]:
+    """Each with states and a label at some of the positions only."""
+    draw, n, n_items = np.random.default_rng(2), world.corpus.n_positions, world.corpus.n_items
     labels = {}
     for name, some in (("a", draw.random(n) < 0.6), ("b", draw.random(n) < 0.6)):
-        state, vectors = draw.normal(0, 1, (n, 4)), draw.normal(0, 1, (corpus.n_items, 4))
-        rows = np.flatnonzero(some)
-        labels[name] = random_world.label(name, state @ vectors.T, 4, rows=rows, state=state, vectors=vectors)
-    option = settings(temperature=temperature, weighting={"gate_confidence": 1.0})
-    lesson = taught(random_world, labels, option)
+        state, vectors = draw.normal(0, 1, (n, 4)), draw.normal(0, 1, (n_items, 4))
+        labels[name] = world.label(name, state @ vectors.T, 4, rows=np.flatnonzero(some), state=state, vectors=vectors)
+    return labels
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 1.0), (2.0, 1.0), (1.0, 0.3)])
+def test_scores_that_are_never_written_down_teach_the_same(random_world: Any, temperature: float, share: float) -> None:
+    """In closed form by blocks, and put together from the scores of the whole catalogue: values and gradients."""
+    corpus, draw = random_world.corpus, np.random.default_rng(2)
+    option = settings(temperature=temperature, taught_share=share, weighting={"gate_confidence": 1.0})
+    lesson = taught(random_world, two_teachers(random_world), option)
     gate = torch.from_numpy(lesson.teaching.gate).float()
     network, [domain] = student([corpus]), side_by_side([corpus])
     found = []
@@ -266,11 +269,31 @@ def test_scores_that_are_never_written_down_teach_the_same(random_world: Any, te
         if whole:
             scores = FullScores(scores.states @ scores.items.T)
         weight = torch.linspace(0, 1, len(step.place))
+        torch.manual_seed(0)
         truth, teacher, count = step_losses(replace(step, scores=scores, weight=weight), lesson, gate, 0.7)
         gradient = torch.autograd.grad(truth + teacher, list(network.parameters()))
         found.append((truth, teacher, count, *gradient))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_teachers_that_are_asked_at_a_share_of_the_positions_say_the_same_in_the_mean(random_world: Any) -> None:
+    corpus = random_world.corpus
+    network, [domain] = student([corpus]), side_by_side([corpus])
+    step = network.step(domain, training_windows(corpus, 8), np.random.default_rng(0))
+    labels, found = two_teachers(random_world), {}
+    torch.manual_seed(0)
+    for share, times in ((1.0, 1), (0.3, 400)):
+        lesson = taught(random_world, labels, settings(taught_share=share, weighting={"gate_confidence": 1.0}))
+        gate = torch.from_numpy(lesson.teaching.gate).float()
+        with torch.no_grad():
+            drawn = [torch.stack(step_losses(step, lesson, gate, 0.7)) for _ in range(times)]
+        found[share] = torch.stack(drawn).double()
+    [whole], some = found[1.0], found[0.3]
+    torch.testing.assert_close(some[:, [0, 2]], whole[[0, 2]].expand(400, 2), rtol=1e-5, atol=1e-5)
+    spread = some[:, 1].std()
+    assert spread > 0.01 * whole[1]
+    assert abs(some[:, 1].mean() - whole[1]) < 3 * spread / 400**0.5
 
 
 def test_the_weights_of_the_best_epoch_are_kept(world: Any) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -187,7 +188,7 @@ sys.exit(main())
 """
 
 
-def test_a_process_that_is_started_after_ctrl_c_is_heard_by_nobody_and_does_not_stay(labelled, tmp_path, make_workplace):
+def test_a_process_started_after_ctrl_c_is_heard_by_nobody_and_does_not_stay(labelled, tmp_path, make_workplace):
     place = make_workplace(tmp_path / "late", labelled.store)
     process = start(place, *ENDLESS, "--jobs", "1", code=SLOW_TO_LEAVE)
     wait_for_training(place, process)
@@ -198,7 +199,7 @@ def test_a_process_that_is_started_after_ctrl_c_is_heard_by_nobody_and_does_not_
         with suppress(psutil.Error, OSError):
             for child in psutil.Process(process.pid).children(recursive=True):
                 if child not in before:
-                    heard[child] = os.readlink(f"/proc/{child.pid}/fd/2")
+                    heard[child] = str(Path(f"/proc/{child.pid}/fd/2").readlink())
         time.sleep(0.01)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "interrupted; run the same command again to go on\n")
