@@ -8,8 +8,10 @@ Train and print one table, from the labels that `ckd precompute` of the same fil
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml items --seeds 3 --students sasrec
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml bands --seeds 3 --students sasrec
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml serving --seeds 3
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml tune --seeds 1 --students gru4rec
 
-What is in the store is not trained again, so each can be interrupted and repeated; `--no-train` prints what there is.
+`tune` tries the grid of one student, four points, without and with teachers; its first two rows are the defaults. What
+is in the store is not trained again, so each can be interrupted and repeated; `--no-train` prints what there is.
 """
 
 import argparse
@@ -18,11 +20,11 @@ from pathlib import Path
 from bands import print_bands
 from runs import Experiment, only
 from tables import print_students
-from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher
+from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher, recipes
 
 from ckd.pipeline.plan import Plan
 
-STEPS = ("students", "ablation", "items", "bands", "serving")
+STEPS = ("students", "ablation", "items", "bands", "serving", "tune")
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     overrides = (*arguments.set, *only(arguments.file, arguments.students, arguments.domains))
     experiment = Experiment(arguments.file, overrides, arguments.seeds)
     plan = Plan(experiment.request(Variant("as configured")).load())
-    variants = _variants(arguments.step, list(plan.configuration.teachers))
+    variants = _variants(arguments.step, plan)
     if arguments.variants:
         variants = [variant for variant in variants if variant.name in (NONE.name, *arguments.variants)]
     if not arguments.no_train:
@@ -60,11 +62,17 @@ def main() -> None:
         print_students(plan, found, variants)
 
 
-def _variants(step: str, teachers: list[str]) -> list[Variant]:
+def _variants(step: str, plan: Plan) -> list[Variant]:
+    teachers = list(plan.configuration.teachers)
     if step == "ablation":
         return ABLATION
     if step == "items":
         return [NONE, *KEPT_ITEMS]
+    if step == "tune":
+        (name, student), *others = plan.configuration.students.items()
+        if others:
+            raise SystemExit("tune: name one student with --students")
+        return recipes(name, student.kind)
     if step in ("bands", "serving"):
         return [NONE, by_teacher(teachers)[-1]]
     return by_teacher(teachers)

@@ -29,6 +29,7 @@ from ckd.storage.store import Store
 HERE = Path(__file__).parent
 PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRecModel", "RecTools FlatSASRecNet"
 FEWER = "ckd, distilled, in_batch_items: 512"
+HALF, QUARTER = "ckd, distilled, taught_share: 0.5", "ckd, distilled, taught_share: 0.25"
 
 
 class Trainer:
@@ -125,6 +126,8 @@ def _commands(work: Path, sequences: Path, peers: str | None) -> dict[str, tuple
         PLAIN: (sys.executable, ours),
         DISTILLED: (sys.executable, distilled),
         FEWER: (sys.executable, [*distilled, "--in-batch-items", "512"]),
+        HALF: (sys.executable, [*distilled, "--taught-share", "0.5"]),
+        QUARTER: (sys.executable, [*distilled, "--taught-share", "0.25"]),
     }
     if peers:
         theirs = [str(HERE / "peers.py"), str(sequences)]
