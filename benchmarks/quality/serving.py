@@ -31,6 +31,7 @@ from ckd.storage.runs import WEIGHTS, domains_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 _MEGABYTE = 1e6
 ROUNDS = 3
@@ -47,6 +48,11 @@ class Served(NamedTuple):
     milliseconds: float
     """Of one user."""
     ndcg: float
+
+    @property
+    def served(self) -> tuple[str, bool]:
+        """What is run to serve it."""
+        return self.name, self.kind == "teacher"
 
 
 def served(plan: Plan, found: Found, domain: str, variant: Variant) -> list[Served]:
@@ -72,7 +78,11 @@ def served(plan: Plan, found: Found, domain: str, variant: Variant) -> list[Serv
     for _ in range(ROUNDS):
         for place, (_, measure) in enumerate(timed):
             best[place] = min(best[place], measure())
-    return [model._replace(milliseconds=time) for (model, _), time in zip(timed, best, strict=True)]
+    # A student is the same network with and without distillation: what differs between the two is noise.
+    fastest: dict[tuple[str, bool], float] = {}
+    for (model, _), time in zip(timed, best, strict=True):
+        fastest[model.served] = min(time, fastest.get(model.served, np.inf))
+    return [model._replace(milliseconds=fastest[model.served]) for model, _ in timed]
 
 
 def _of_teacher(teacher: Teacher, corpus: Corpus) -> float:
@@ -142,6 +152,10 @@ def draw(panel: plt.Axes, domain: str, models: list[Served]) -> None:
                 model.name, (model.milliseconds, model.ndcg), xytext=(6, 4), textcoords="offset points", fontsize=8
             )
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.margins(x=0.15)
     panel.set_xlabel("ms per user (CPU; size of a mark: MB of weights)")
     panel.set_ylabel("NDCG@10, test")
     panel.set_title(domain)
