@@ -175,13 +175,15 @@ def _leaving_at_once(tidy: Callable[[], None]) -> Iterator[None]:
     def leave(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         said = _silence()
-        _kill_children()
-        tidy()
-        with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
-            console.show_cursor()
-            sys.stdout.flush()
-        os.write(said, f"{GO_ON}\n".encode())
-        os._exit(INTERRUPTED)
+        try:
+            _kill_children()
+            tidy()
+        finally:
+            with suppress(RuntimeError, OSError):  # the signal may have come in the middle of a print
+                console.show_cursor()
+                sys.stdout.flush()
+            os.write(said, f"{GO_ON}\n".encode())
+            os._exit(INTERRUPTED)
 
     signal.signal(signal.SIGINT, leave)
     try:
@@ -195,10 +197,11 @@ def _silence() -> int:
 
     A thread of distributed starts a process for each that is killed; it would complain that its parent is gone.
     """
-    said = os.dup(sys.stderr.fileno())
     nobody = os.open(os.devnull, os.O_WRONLY)
+    if sys.stderr is None:  # closed by who started this process
+        return nobody
+    said = os.dup(sys.stderr.fileno())
     os.dup2(nobody, sys.stderr.fileno())
-    os.close(nobody)
     return said
 
 

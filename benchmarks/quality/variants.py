@@ -44,8 +44,8 @@ ABLATION = [
     Variant("items start at the teachers'", ("distill.item_start=teacher",)),
     Variant("no running mean of weights", ("distill.average=0",)),
     Variant("running mean of weights", ("distill.average=0.99",)),
-    Variant("teachers asked at half of the positions", ("distill.taught_share=0.5",)),
-    Variant("teachers asked at a quarter", ("distill.taught_share=0.25",)),
+    Variant("teachers heard at half of the positions", ("distill.taught_share=0.5",)),
+    Variant("teachers heard at a quarter", ("distill.taught_share=0.25",)),
     Variant("one-hot: the teachers' best item", ("distill.control=one_hot", "distill.loss={top_k: 1}")),
     Variant("labels shuffled among positions", ("distill.control=shuffled",)),
 ]
@@ -59,7 +59,7 @@ KEPT_ITEMS = [
     )
 ]
 
-_RATES = {
+_POINTS = {
     "sasrec": ({"learning_rate": 5e-4}, {"learning_rate": 2e-3}, {"dropout": 0.5}),
     "esasrec": ({"learning_rate": 5e-4}, {"learning_rate": 2e-3}, {"dropout": 0.5}),
     "gru4rec": ({"learning_rate": 1e-3}, {"learning_rate": 4e-3}, {"dropout": 0.5}),
@@ -75,7 +75,7 @@ def recipes(student: str, kind: str) -> list[Variant]:
     """Return the defaults of a kind and the other points of its grid, without distillation and with all teachers."""
     arms = (NONE, Variant("all teachers"))
     found = list(arms)
-    for point in _RATES[kind]:
+    for point in _POINTS[kind]:
         name = ", ".join(f"{key} {value:g}" for key, value in point.items())
         own = tuple(f"students.{student}.{key}={value}" for key, value in point.items())
         found += [Variant(f"{arm.name}, {name}", (*arm.overrides, *own)) for arm in arms]

@@ -140,6 +140,10 @@ def _titled(item: Item, truth: bool = False) -> Text:
     return Text(f"= {title}" if truth else title, no_wrap=True, overflow="ellipsis")
 
 
+def _in_the_mean(settings: DistillSettings) -> str:
+    return "" if settings.taught_share == 1 else f", in the mean over steps (taught_share {settings.taught_share:g})"
+
+
 def _legend(found: Explanation, settings: DistillSettings) -> str:
     weighting = settings.weighting
     every = "which serves all sequences" if found.share == 1 else f"the last, which serves {found.share:.1%} of them"
@@ -148,5 +152,5 @@ def _legend(found: Explanation, settings: DistillSettings) -> str:
         f"c: confidence ({weighting.confidence}); s: consistency ({weighting.consistency}); "
         "w: share among the teachers; g: gate, scaled to mean 1 over the labelled positions of epoch "
         f"{found.epoch}, {every}; weight: alpha g w, of the teacher's losses, beside {1 - settings.alpha:.4g} of the "
-        f"truth (alpha {settings.alpha:g}); rank: of the truth."
+        f"truth (alpha {settings.alpha:g}){_in_the_mean(settings)}; rank: of the truth."
     )

@@ -31,7 +31,8 @@ class Said:
     Attributes:
         target_rank, target_probability: of the truth, over the whole catalogue.
         confidence, consistency, weight: c_p, s_p and w_p.
-        loss_weight: alpha * g * w_p, what multiplies this teacher's losses; None where no epoch uses the label.
+        loss_weight: alpha * g * w_p, what multiplies this teacher's losses, in the mean over steps if it is heard at a
+            share of the positions (``taught_share``); None where no epoch uses the label.
         items: the teacher's best ones, best first.
     """
 

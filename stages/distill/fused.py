@@ -76,11 +76,11 @@ def fused_losses(
     voices: Sequence[Voice] = (),
     temperature: float = 1.0,
     rows_per_block: int | None = None,
-    asked: int | None = None,
+    heard: int | None = None,
 ) -> Losses:
     """Return sum_n w_n CE_n + sum_p (a_pn top_k_pn + b_pn in_batch_pn), differentiable in states and items.
 
-    The teachers are asked at the first M of the N positions only; at the others a and b are zero.
+    The teachers are heard at the first M of the N positions only; at the others a and b are zero.
 
     Args:
         states: float32 [N, d], the student's query at each position.
@@ -91,11 +91,11 @@ def fused_losses(
         voices: the teachers, with a and b, of M positions each.
         temperature: T of the teachers' losses.
         rows_per_block: positions at a time; what suits the device by default.
-        asked: M; all N by default.
+        heard: M; all N by default.
     """
     rows = rows_per_block or max(16, _SCORES_PER_BLOCK.get(states.device.type, 1 << 24) // len(items))
-    asked = len(states) if asked is None else asked
-    return Losses(*_Fused.apply(states, items, target, distinct, truth_weight, tuple(voices), temperature, asked, rows))
+    heard = len(states) if heard is None else heard
+    return Losses(*_Fused.apply(states, items, target, distinct, truth_weight, tuple(voices), temperature, heard, rows))
 
 
 class _Fused(torch.autograd.Function):
@@ -109,19 +109,19 @@ class _Fused(torch.autograd.Function):
         truth_weight: Tensor,
         voices: tuple[Voice, ...],
         temperature: float,
-        asked: int,
+        heard: int,
         rows_per_block: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         vectors, column = _targets_first(items, distinct)
         truth, taught = torch.empty_like(truth_weight), torch.empty_like(truth_weight)
         grad_states, grad_vectors = torch.empty_like(states), torch.zeros_like(vectors)
         memory = states.new_empty(2, min(rows_per_block, len(states)), len(items))
-        for here in (*_slices(0, asked, rows_per_block), *_slices(asked, len(states), rows_per_block)):
+        for here in (*_slices(0, heard, rows_per_block), *_slices(heard, len(states), rows_per_block)):
             scores, gradient = memory[:, : here.stop - here.start]
             torch.mm(states[here], vectors.T, out=scores)
             block = _Block(scores, gradient, len(distinct), temperature)
             truth[here] = block.add_truth(column[target[here]].unsqueeze(1), truth_weight[here])
-            taught[here] = block.add_teachers(voices if here.start < asked else (), here, column)
+            taught[here] = block.add_teachers(voices if here.start < heard else (), here, column)
             block.finish()
             torch.mm(gradient, vectors, out=grad_states[here])
             grad_vectors.addmm_(gradient.T, states[here])

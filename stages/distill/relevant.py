@@ -72,9 +72,10 @@ _OPTIONS: Mapping[str, Callable[[DistillSettings, bool], bool]] = {
     # An order has no softness: no temperature is read by this loss.
     "temperature": _not_rank_alone,
     "teacher_temperature": _not_rank_alone,
+    # At 1 nothing is drawn.
+    "taught_share": lambda distill, _: distill.taught_share != 1,
     # Each is read by one loss.
     "in_batch_items": lambda distill, _: bool(distill.loss.get("in_batch")) and distill.in_batch_items is not None,
-    "taught_share": lambda distill, _: distill.taught_share != 1,
     "student_items": lambda distill, _: bool(distill.loss.get("top_k_plus_student")),
     "rank_against": lambda distill, _: bool(distill.loss.get("rank")),
     # One teacher has nobody to agree with: s is 1.

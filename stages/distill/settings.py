@@ -116,8 +116,9 @@ class DistillSettings(Settings):
         default=1.0,
         gt=0,
         le=1,
-        description="share of a step's positions at which the teachers are asked, drawn at random at each step; their "
-        "losses count for the others too, so that the mean is the same",
+        description="share of a step's labelled positions at which the teachers are heard, drawn at random at each "
+        "step; what they say there counts for all, so that the mean over draws is the same. It saves time with the "
+        "losses in_batch and top_k of students that score by item vectors",
     )
     student_items: int = Field(
         default=20,

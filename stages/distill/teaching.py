@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,18 @@ from ckd.storage.labels import (
 from ckd.storage.vectors import read_vectors
 
 
+class Sample(NamedTuple):
+    """Some of N positions for all of them.
+
+    Attributes:
+        rows: int64 [n], which, ascending.
+        scale: by which a sum over them is multiplied to be, in the mean over draws, the sum over all.
+    """
+
+    rows: Tensor
+    scale: float
+
+
 class Teaching:
     """What all teachers say of one domain, and what it weighs.
 
@@ -53,7 +65,7 @@ class Teaching:
         self.temperature = settings.temperature
         self.gate = weights.gate
         self.labelled = weights.teacher.any(0)
-        self._labelled = torch.stack([opinion.row >= 0 for opinion in opinions]).any(0)
+        self._labelled = torch.from_numpy(self.labelled).to(device)
         self._weight = torch.from_numpy(weights.teacher).to(device, torch.float32)
 
     @classmethod
@@ -120,19 +132,21 @@ class Teaching:
             return distinct
         return distinct[torch.randperm(len(distinct))[:most].to(distinct.device)]
 
-    def asked(self, n: int) -> Tensor | None:
-        """Return at which of a step's n positions the teachers are asked, int64 [m], ascending; None is at all.
-
-        They are drawn by torch's generator of the processor, which is left alone where all are asked.
-        """
-        share = self._settings.taught_share
-        if share == 1:
-            return None
-        return torch.randperm(n)[: max(1, round(share * n))].sort().values.to(self.device)
-
     def labelled_at(self, place: Tensor) -> Tensor:
         """Return whether any teacher has a label, bool [N]; ``place`` as in :meth:`losses`."""
         return self._labelled[place]
+
+    def sample(self, place: Tensor) -> Sample | None:
+        """Draw the labelled ones among N positions at which the teachers are heard at a step; None is at all.
+
+        They are drawn by torch's generator of the processor, which is left alone where all are heard.
+        """
+        if self._settings.taught_share == 1:
+            return None
+        labelled = self.labelled_at(place).nonzero().squeeze(1)
+        n = min(max(1, round(self._settings.taught_share * len(labelled))), len(labelled))
+        drawn = torch.randperm(len(labelled))[:n].sort().values
+        return Sample(labelled[drawn.to(self.device)], len(labelled) / max(n, 1))
 
     def losses(self, place: Tensor, scores: Scores, batch: Tensor) -> Tensor:
         """Return sum_p w_p KD_p, float [N]; zero where no teacher has a label.

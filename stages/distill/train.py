@@ -204,6 +204,8 @@ def _batches(
 def step_losses(step: Step, lesson: Lesson | None, gate: Tensor | None, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the summed (1 - a) CE and a g sum_p w_p KD_p of a batch, and what they are to be divided by.
 
+    Where teachers are heard at a share of the positions only, the second is an estimate whose mean over draws it is.
+
     Args:
         step: the student's scores.
         lesson: None is the truth alone.
@@ -225,21 +227,20 @@ def _fused_losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the same as :func:`_composed_losses` in less time; the gradient of both sums is that of the first."""
     states, target = scores.states, step.target
-    weight = torch.ones_like(states[:, 0]) if step.weight is None else step.weight
-    distinct, voices, temperature, asked = torch.unique(target), [], 1.0, None
-    truth_weight = weight
+    weight = truth_weight = torch.ones_like(states[:, 0]) if step.weight is None else step.weight
+    distinct, voices, temperature, heard = torch.unique(target), [], 1.0, None
     if lesson is not None and gate is not None:
         teaching, temperature = lesson.teaching, lesson.teaching.temperature
         distinct = teaching.compared(distinct)
-        share, chosen = alpha * teaching.labelled_at(step.place), teaching.asked(len(target))
-        truth_weight, place, taught_weight = weight * (1 - share), step.place, weight * share * gate[step.place]
-        if chosen is not None:
-            # The losses are sums over positions, so these come first.
-            order, asked = _first(chosen, len(target)), len(chosen)
-            states, target, truth_weight = states[order], target[order], truth_weight[order]
-            place, taught_weight = place[chosen], len(order) / asked * taught_weight[chosen]
+        share, place = alpha * teaching.labelled_at(step.place), step.place
+        truth_weight, taught_weight = weight * (1 - share), weight * share * gate[place]
+        if (sample := teaching.sample(place)) is not None:
+            # The losses are sums over positions, so these may come first.
+            order, heard = _first(sample.rows, len(target)), len(sample.rows)
+            states, target, truth_weight = (values.index_select(0, order) for values in (states, target, truth_weight))
+            place, taught_weight = place[sample.rows], sample.scale * taught_weight[sample.rows]
         voices = [voice.weighed(taught_weight) for voice in teaching.voices(place, distinct)]
-    losses = fused_losses(states, scores.items, target, distinct, truth_weight, voices, temperature, asked=asked)
+    losses = fused_losses(states, scores.items, target, distinct, truth_weight, voices, temperature, heard=heard)
     taught = losses.taught.sum()
     return losses.total - taught, taught, weight.sum()
 
@@ -260,14 +261,14 @@ def _composed_losses(
     weight = torch.ones_like(truth) if step.weight is None else step.weight
     taught = truth.new_zeros(())
     if lesson is not None and gate is not None:
-        teaching = lesson.teaching
-        share = alpha * teaching.labelled_at(step.place)
-        truth, taught_weight = (1 - share) * truth, weight * share * gate[step.place]
-        distinct, place, scores = teaching.compared(torch.unique(step.target)), step.place, step.scores
-        if (chosen := teaching.asked(len(place))) is not None:
-            taught_weight = len(place) / len(chosen) * taught_weight[chosen]
-            place, scores = place[chosen], scores.rows(chosen)
-        taught = (taught_weight * teaching.losses(place, scores, distinct)).sum()
+        teaching, place, heard = lesson.teaching, step.place, step.scores
+        share = alpha * teaching.labelled_at(place)
+        truth, factor, taught_weight = (1 - share) * truth, share * gate[place], weight
+        distinct = teaching.compared(torch.unique(step.target))
+        if (sample := teaching.sample(place)) is not None:
+            place, heard, factor = place[sample.rows], heard.rows(sample.rows), sample.scale * factor[sample.rows]
+            taught_weight = weight[sample.rows]
+        taught = (taught_weight * (factor * teaching.losses(place, heard, distinct))).sum()
     return (weight * truth).sum(), taught, weight.sum()
 
 

@@ -109,14 +109,14 @@ def test_some_of_the_targets_in_any_order_can_be_compared(temperature: float) ->
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-@pytest.mark.parametrize("asked", [0, 1, 9, N])
-def test_teachers_can_be_asked_at_the_first_positions_alone(asked: int, temperature: float) -> None:
+@pytest.mark.parametrize("heard", [0, 1, 9, N])
+def test_teachers_can_be_heard_at_the_first_positions_alone(heard: int, temperature: float) -> None:
     case, plain = Case(5), (1.0, 1.0)
     both = {"top_k", "in_batch"}
-    case.weights = [[weight[:asked] for weight in pair] for pair in case.weights]
+    case.weights = [[weight[:heard] for weight in pair] for pair in case.weights]
     arguments = case.states, case.items, case.target, case.distinct, case.truth_weight
-    fused = fused_losses(*arguments, case.voices(both, plain), temperature, 4, asked)
-    case.weights = [[torch.cat([weight, weight.new_zeros(N - asked)]) for weight in pair] for pair in case.weights]
+    fused = fused_losses(*arguments, case.voices(both, plain), temperature, 4, heard)
+    case.weights = [[torch.cat([weight, weight.new_zeros(N - heard)]) for weight in pair] for pair in case.weights]
     assert_same(case, fused, case.composed(both, temperature, plain), rtol=1e-9, atol=1e-9)
 
 

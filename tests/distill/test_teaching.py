@@ -328,24 +328,35 @@ def test_nothing_is_drawn_where_in_batch_may_compare_all_or_is_not_in_use(
     assert torch.get_rng_state().equal(before)
 
 
-@pytest.mark.parametrize(("share", "asked"), [(0.25, 4), (0.01, 1), (0.99, 18)])
-def test_teachers_are_asked_at_a_share_of_the_positions_each_of_which_has_its_turn(
-    teachers: Teachers, share: float, asked: int
+@pytest.mark.parametrize(("share", "n"), [(0.25, 4), (0.01, 1), (0.99, 18)])
+def test_teachers_are_heard_at_a_share_of_the_labelled_positions_each_of_which_has_its_turn(
+    teachers: Teachers, share: float, n: int
 ) -> None:
-    teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["whole"]}, settings(taught_share=share), CPU)
+    some = {"t": teachers.labels["no user 4"]}
+    teaching = Teaching.load(teachers.corpus, some, settings(taught_share=share), CPU)
+    labelled, without = (torch.from_numpy(np.flatnonzero(flag)) for flag in (teaching.labelled, ~teaching.labelled))
+    place = torch.cat([without[:9], labelled[:18]])
     torch.manual_seed(0)
-    drawn = [teaching.asked(18) for _ in range(200)]
-    for some in drawn:
-        assert some is not None
-        assert some.unique().equal(some), "ascending, none twice"
-        assert len(some) == asked
-    assert torch.cat([some for some in drawn if some is not None]).unique().equal(torch.arange(18))
+    samples = [teaching.sample(place) for _ in range(200)]
+    for sample in samples:
+        assert sample is not None
+        assert sample.rows.unique().equal(sample.rows), "ascending, none twice"
+        assert (len(sample.rows), sample.scale) == (n, 18 / n)
+    drawn = torch.cat([sample.rows for sample in samples if sample is not None])
+    assert drawn.unique().equal(9 + torch.arange(18))
 
 
-def test_nothing_is_drawn_where_teachers_are_asked_everywhere(teachers: Teachers) -> None:
+def test_of_positions_without_a_label_none_is_drawn(teachers: Teachers) -> None:
+    teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["no user 4"]}, settings(taught_share=0.5), CPU)
+    sample = teaching.sample(torch.from_numpy(np.flatnonzero(~teaching.labelled)))
+    assert sample is not None
+    assert len(sample.rows) == 0
+
+
+def test_nothing_is_drawn_where_teachers_are_heard_everywhere(teachers: Teachers) -> None:
     teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["whole"]}, settings(), CPU)
     before = torch.get_rng_state()
-    assert teaching.asked(18) is None
+    assert teaching.sample(torch.arange(18)) is None
     assert torch.get_rng_state().equal(before)
 
 

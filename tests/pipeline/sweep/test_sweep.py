@@ -196,9 +196,9 @@ def test_a_process_started_after_ctrl_c_is_heard_by_nobody_and_does_not_stay(lab
     os.killpg(process.pid, signal.SIGINT)
     heard: dict[psutil.Process, str] = {}
     while process.poll() is None:
-        with suppress(psutil.Error, OSError):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                if child not in before:
+        with suppress(psutil.Error):
+            for child in set(psutil.Process(process.pid).children(recursive=True)) - set(before):
+                with suppress(OSError):
                     heard[child] = str(Path(f"/proc/{child.pid}/fd/2").readlink())
         time.sleep(0.01)
     _, said = process.communicate(timeout=60)
