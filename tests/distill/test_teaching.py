@@ -64,7 +64,8 @@ def taught(
     teaching = Teaching.load(corpus, labels, option, CPU)
     scores = torch.tensor(logits, dtype=torch.float32)
     target = torch.from_numpy(corpus.positions().target[place].astype(np.int64))
-    value = teaching.losses(torch.from_numpy(place), FullScores(scores), torch.unique(target))
+    batch = teaching.compared(torch.unique(target))
+    value = teaching.losses(torch.from_numpy(place), FullScores(scores), batch)
     labelled = teaching.labelled_at(torch.from_numpy(place))
     return value.numpy(), labelled.numpy(), teaching
 
