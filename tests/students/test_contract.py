@@ -301,21 +301,24 @@ class TestLearning:
         labels = perfect_labels(world, student.truth, np.flatnonzero(world.corpus.positions().user < 2))
         domain, network = Domain(0, world.corpus), student.build(world.corpus).eval()
         step = student.step(network, domain, slice(4))
-        found: dict[float, dict[int, Array]] = {}
-        for share in (1.0, 1e-6):
-            told, found[share] = lesson(world, labels, training(taught_share=share)), {}
-            gate = torch.from_numpy(told.teaching.gate).float()
-            for draw in range(300):
-                torch.manual_seed(draw)
-                sample = told.teaching.sample(step.place)
-                torch.manual_seed(draw)
-                with torch.no_grad():
-                    losses = torch.stack(step_losses(step, told, gate, 0.7)).double().numpy()
-                found[share][-1 if sample is None else int(sample.rows)] = losses
-        assert len(found[1e-6]) == told.teaching.labelled_at(step.place).sum() > 3
-        each = np.stack(list(found[1e-6].values()))
+        everywhere, told = (lesson(world, labels, training(taught_share=share)) for share in (1.0, 1e-6))
+        gate = torch.from_numpy(told.teaching.gate).float()
+
+        def losses(of: Lesson, draw: int) -> Array:
+            torch.manual_seed(draw)
+            with torch.no_grad():
+                return torch.stack(step_losses(step, of, gate, 0.7)).double().numpy()
+
+        found: dict[int, Array] = {}
+        for draw in range(300):
+            torch.manual_seed(draw)
+            sample = told.teaching.sample(step.place)
+            assert sample is not None
+            found[int(sample.rows)] = losses(told, draw)
+        assert len(found) == told.teaching.labelled_at(step.place).sum() > 3
+        each = np.stack(list(found.values()))
         assert each[:, 1].std() > 0
-        np.testing.assert_allclose(each.mean(0), found[1.0][-1], rtol=1e-4)
+        np.testing.assert_allclose(each.mean(0), losses(everywhere, 0), rtol=1e-4)
 
     def test_held_out_items_are_never_touched(self, student: Student) -> None:
         world, draw = student.world(), np.random.default_rng(0)
