@@ -7,7 +7,7 @@ CORPUS_FORMAT = 1
 TEXT_FORMAT = 1
 """Raised when the joining of fields, the pooling or the batching of texts changes."""
 
-TEACHER_FORMAT = 2
+TEACHER_FORMAT = 3
 """Raised when the training of a teacher changes."""
 
 LABEL_FORMAT = 1
@@ -16,7 +16,7 @@ LABEL_FORMAT = 1
 AGREEMENT_FORMAT = 1
 """Raised when the meaning of the columns of stored agreement changes."""
 
-RUN_FORMAT = 2
+RUN_FORMAT = 3
 """Raised when the training of students changes, so that old runs no longer compare with new ones."""
 
 CURVE = "curve.parquet"

@@ -11,7 +11,7 @@ from turns import CLOCKS, Turns
 from world import MAX_LENGTH, corpus_artifact, labels_in
 
 from ckd.pipeline.device import chosen_device
-from ckd.stages.batching import length_buckets, training_windows
+from ckd.stages.batching import random_batches, training_windows
 from ckd.stages.distill.run import prepare_lesson
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.train import Epoch, train
@@ -66,7 +66,7 @@ def _targets_per_step(corpus: Corpus, batch_size: int) -> Iterator[int]:
     """Yield the real targets of each step of `train`: the same seed draws the same batches."""
     length, draw = training_windows(corpus, MAX_LENGTH).length, np.random.default_rng(SEED)
     while True:
-        for batch in length_buckets(length, batch_size, draw):
+        for batch in random_batches(len(length), batch_size, draw):
             yield int(length[batch].sum())
 
 

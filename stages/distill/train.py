@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ckd.stages.batching import TrainingWindows, length_buckets, training_windows
+from ckd.stages.batching import TrainingWindows, random_batches, training_windows
 from ckd.stages.distill.curriculum import served
 from ckd.stages.distill.fused import fused_losses
 from ckd.stages.distill.settings import DistillSettings
@@ -194,7 +194,7 @@ def _batches(
     batches = [
         (place, chosen[batch])
         for place, (course, chosen) in enumerate(zip(courses, rows, strict=True))
-        for batch in length_buckets(course.windows.length[chosen], batch_size, draw)
+        for batch in random_batches(len(chosen), batch_size, draw)
     ]
     if len(courses) == 1:
         return batches

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ckd.stages.batching import TrainingWindows, histories, padded
+from ckd.stages.batching import TrainingWindows, encoded, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step, positions_of
 from ckd.stages.students.fields import Fields
@@ -63,10 +63,14 @@ class InteractionStudent(nn.Module, ABC):
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Offer the scores of every position of the sequences; the normaliser is of one sample for the whole batch."""
         items = self.catalogue(domain)
-        codes, real = padded(domain.corpus.sequence, served.start, served.length)
-        ends = torch.arange(codes.shape[1], device=items.device).unsqueeze(0)
-        fields = self.fields.contexts(codes.to(items.device), ends, domain, self.fields.in_history(domain))
-        contexts = self.context_vectors(self.dropout(fields[torch.from_numpy(real).to(items.device)]))
+        codes, _ = padded(domain.corpus.sequence, served.start, served.length)
+        known = self.fields.in_history(domain)
+
+        def fields(codes: Tensor) -> Tensor:
+            ends = torch.arange(codes.shape[1], device=codes.device).unsqueeze(0)
+            return self.fields.contexts(codes, ends, domain, known)
+
+        contexts = self.context_vectors(self.dropout(encoded(fields, codes.to(items.device), served.length)))
         sample = uniform_sample(len(items), self.negatives, draw).to(items.device)
         return Step(*positions_of(domain, served, items.device), SampledScores(self, contexts, items, sample))
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ckd.stages.batching import TrainingWindows, at, histories, padded
+from ckd.stages.batching import TrainingWindows, at, encoded, histories, padded
 from ckd.stages.evaluate.ranking import Scorer
 from ckd.stages.students.contract import Domain, Step, positions_of
 from ckd.stages.students.scores import DotScores
@@ -73,8 +73,8 @@ class SequenceStudent(HistoryStudent):
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Score every position of the sequences, padding left out, against the whole catalogue."""
         items = self.item_vectors()[domain.items]
-        codes, real = padded(domain.corpus.sequence, served.start, served.length)
-        states = self.encode(codes.to(items.device) + domain.first)[torch.from_numpy(real).to(items.device)]
+        codes, _ = padded(domain.corpus.sequence, served.start, served.length)
+        states = encoded(self.encode, codes.to(items.device) + domain.first, served.length)
         return Step(*positions_of(domain, served, items.device), DotScores(states, items))
 
     def query(self, items: Tensor, ends: Tensor) -> Tensor:

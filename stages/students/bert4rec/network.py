@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckd.stages.batching import TrainingWindows, at, padded
+from ckd.stages.batching import TrainingWindows, at, length_groups, padded, pass_cost
 from ckd.stages.students.attention import INIT_STD, Block, initialise
 from ckd.stages.students.bert4rec import Settings
 from ckd.stages.students.contract import Domain, Step
@@ -100,16 +100,25 @@ class BERT4Rec(HistoryStudent):
         row, end = drawn_ends(served.length, self.ends, draw)
         codes, real = padded(corpus.sequence, served.start[row], end + 1)
         share = self.mask_share if self.training else 0.0
-        chosen = torch.from_numpy(real & (draw.random(real.shape) < share)).to(items.device)
-        codes, ends = codes.to(items.device), torch.from_numpy(end).to(items.device)
-        states = self.encode(codes + domain.first, ends, chosen)
+        chosen = torch.from_numpy(real & (draw.random(real.shape) < share))
+        states, own = [], []
+        groups = length_groups(end + 1, pass_cost(items.device))
+        for rows in groups:
+            longest = int(end[rows].max()) + 1
+            group, hidden = (values[rows, :longest].to(items.device) for values in (codes, chosen))
+            ends = torch.from_numpy(end[rows]).to(items.device)
+            read = self.encode(group + domain.first, ends, hidden)
+            states.append(at(read, ends + 1))
+            own.append(F.cross_entropy(read[:, :-1][hidden] @ items.T, group[hidden], reduction="none"))
+        order = np.concatenate(groups)
+        row, end = row[order], end[order]
         place = corpus.position_offsets[served.user[row]] + served.position[row] - 1 + end
         target = corpus.sequence[served.start[row] + end + 1].astype(np.int64)
         return Step(
             torch.from_numpy(place).to(items.device),
             torch.from_numpy(target).to(items.device),
-            DotScores(at(states, ends + 1), items),
-            own=F.cross_entropy(states[:, :-1][chosen] @ items.T, codes[chosen], reduction="none"),
+            DotScores(torch.cat(states), items),
+            own=torch.cat(own),
         )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from ckd.stages.batching import TrainingWindows, flat_index, length_buckets, padded, training_windows
+from ckd.stages.batching import TrainingWindows, encoded, flat_index, padded, random_batches, training_windows
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
 from ckd.stages.students.sasrec.network import SASRec
 from ckd.stages.teachers.causal import one_position
@@ -54,7 +54,7 @@ def train(job: Job, corpus: Corpus) -> tuple[SASRec, list[Epoch]]:
         job,
         model,
         torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay),
-        lambda _, draw: length_buckets(cut.length, settings.batch_size, draw),
+        lambda _, draw: random_batches(len(cut.length), settings.batch_size, draw),
         lambda rows, _: _loss(model, corpus, cut, rows),
         seed=settings.seed,
         epochs=settings.epochs,
@@ -72,10 +72,10 @@ def export(folder: Path, destination: Path, half: bool) -> None:
 
 def _loss(model: SASRec, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]) -> torch.Tensor:
     start, length = cut.start[rows], cut.length[rows]
-    codes, real = padded(corpus.sequence, start, length)
+    codes, _ = padded(corpus.sequence, start, length)
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     items = model.item_vectors()
-    states = model.encode(codes.to(items.device))[torch.from_numpy(real).to(items.device)]
+    states = encoded(model.encode, codes.to(items.device), length)
     return F.cross_entropy(states @ items.T, target.to(items.device))
 
 

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from ckd.stages.batching import (
     TrainingWindows,
     at,
+    encoded,
     flat_index,
     histories,
-    length_buckets,
     padded,
+    random_batches,
     training_windows,
 )
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
@@ -45,7 +46,7 @@ def adapt(pretrained: UniSRec, job: Job, corpus: Corpus, text: TextVectors) -> t
         job,
         model,
         torch.optim.Adam(trained, lr=settings.learning_rate),
-        lambda _, draw: length_buckets(cut.length, settings.batch_size, draw),
+        lambda _, draw: random_batches(len(cut.length), settings.batch_size, draw),
         lambda rows, _: _loss(model, vectors, corpus, cut, rows),
         seed=settings.seed,
         epochs=settings.epochs,
@@ -92,9 +93,9 @@ def _loss(
     model: UniSRec, vectors: torch.Tensor, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]
 ) -> torch.Tensor:
     start, length = cut.start[rows], cut.length[rows]
-    codes, real = padded(corpus.sequence, start, length)
+    codes, _ = padded(corpus.sequence, start, length)
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     table = model.item_table(vectors)
-    states = model.encode(table[codes.to(vectors.device)])[torch.from_numpy(real).to(vectors.device)]
+    states = encoded(lambda codes: model.encode(table[codes]), codes.to(vectors.device), length)
     logits = F.normalize(states, dim=-1) @ F.normalize(table, dim=-1).T / model.settings.temperature
     return F.cross_entropy(logits, target.to(vectors.device))

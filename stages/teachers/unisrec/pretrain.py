@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ckd.stages.batching import at, flat_index, length_buckets, padded, training_windows
+from ckd.stages.batching import at, encoded, flat_index, padded, random_batches, training_windows
 from ckd.stages.teachers.contract import DomainData, Job, TextVectors
 from ckd.stages.teachers.held_out import hits, split_sequences
 from ckd.stages.teachers.loop import Epoch, run_epochs
@@ -97,7 +97,7 @@ def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[UniSRec, list[Epo
         job,
         model,
         torch.optim.Adam(model.parameters(), lr=settings.learning_rate),
-        lambda _, draw: [trained[rows] for rows in length_buckets(mixture.length[trained], settings.batch_size, draw)],
+        lambda _, draw: [trained[rows] for rows in random_batches(len(trained), settings.batch_size, draw)],
         lambda rows, draw: contrast(model, mixture, rows, settings, draw),
         seed=settings.seed,
         epochs=settings.epochs,
@@ -160,7 +160,11 @@ def contrast(
     table = model.item_table(mixture.text[codes.to(device)])
     places = torch.zeros_like(inputs)
     places[mask] = local[: len(targets)]
-    states = model.encode(table[places.to(device)])[mask.to(device)]
+
+    def read(vectors: Tensor, codes: Tensor, length: npt.NDArray[np.int64]) -> Tensor:
+        return encoded(lambda codes: model.encode(vectors[codes]), codes.to(device), length)
+
+    states = read(table, places, length)
     candidates, wanted = torch.unique(local[len(targets) :], return_inverse=True)
     tau = settings.network.temperature
     loss = sequence_item_loss(states, table[candidates.to(device)], wanted.to(device), tau)
@@ -169,14 +173,14 @@ def contrast(
     if draw.random() < settings.item_drop_coefficient:
         alive = torch.from_numpy(surviving(real, settings.item_drop, draw))
         dropped, left = closed_up(places, alive)
-        copies = model.encode(table[dropped.to(device)])[left.to(device)]
+        copies = read(table, dropped, left)
         seen = alive[mask].to(device)
         states, wanted = states[seen], wanted[alive[mask]]
     else:
         assert mixture.augmented is not None, "pretrain() has seen to it"
         changed = torch.from_numpy(draw.random(places.shape) < settings.item_drop)
         both = torch.cat([table, model.item_table(mixture.augmented[codes.to(device)])])
-        copies = model.encode(both[(places + changed * len(table)).to(device)])[mask.to(device)]
+        copies = read(both, places + changed * len(table), length)
     return loss + settings.sequence_weight * sequence_sequence_loss(states, copies, wanted.to(device), tau)
 
 
@@ -266,9 +270,8 @@ def surviving(real: npt.NDArray[np.bool_], share: float, draw: np.random.Generat
     return real & (after | ~following)
 
 
-def closed_up(codes: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the codes that are alive moved to the left, int64 [B, L'], and which are no padding, bool [B, L']."""
+def closed_up(codes: Tensor, alive: Tensor) -> tuple[Tensor, npt.NDArray[np.int64]]:
+    """Return the codes that are alive moved to the left, int64 [B, L'], and how many they are, int64 [B]."""
     order = (~alive).to(torch.uint8).argsort(dim=1, stable=True)
-    length = alive.sum(1, keepdim=True)
-    width = int(length.max())
-    return codes.gather(1, order)[:, :width], torch.arange(width) < length
+    left = alive.sum(1).numpy()
+    return codes.gather(1, order)[:, : left.max()], left
