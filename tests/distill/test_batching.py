@@ -1,5 +1,7 @@
 """Slices, batches and histories against a plain loop over the sequences."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,7 +9,17 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ckd.stages.batching import at, flat_index, histories, length_buckets, padded, training_windows
+from ckd.stages.batching import (
+    at,
+    encoded,
+    flat_index,
+    histories,
+    length_buckets,
+    length_groups,
+    padded,
+    random_batches,
+    training_windows,
+)
 from ckd.storage.corpus import Corpus
 
 
@@ -44,23 +56,41 @@ def test_training_windows_are_the_last_training_positions_of_each_sequence(
     assert found == wanted
 
 
-@given(st.lists(st.integers(1, 50), max_size=400), st.integers(1, 7), st.integers(0, 2**32 - 1))
-def test_every_row_is_in_exactly_one_batch(length: list[int], batch_size: int, seed: int) -> None:
-    batches = length_buckets(np.array(length, np.int64), batch_size, np.random.default_rng(seed))
+batchings = pytest.mark.parametrize(
+    "batches_of", [lambda length, *rest: random_batches(len(length), *rest), length_buckets], ids=["random", "buckets"]
+)
+
+
+@batchings
+@given(length=st.lists(st.integers(1, 50), max_size=400), batch_size=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
+def test_every_row_is_in_exactly_one_batch(batches_of, length: list[int], batch_size: int, seed: int) -> None:
+    batches = batches_of(np.array(length, np.int64), batch_size, np.random.default_rng(seed))
     assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(len(length)))
     assert all(0 < len(batch) <= batch_size for batch in batches)
 
 
-def test_batches_depend_on_the_seed_alone_and_on_every_seed() -> None:
+@batchings
+def test_batches_depend_on_the_seed_alone_and_on_every_seed(batches_of) -> None:
     length = np.random.default_rng(0).integers(1, 9, 200)
     first, again, other = (
-        [batch.tolist() for batch in length_buckets(length, 16, np.random.default_rng(seed))] for seed in (5, 5, 6)
+        [batch.tolist() for batch in batches_of(length, 16, np.random.default_rng(seed))] for seed in (5, 5, 6)
     )
     assert first == again
     assert first != other
 
 
-def test_rows_of_a_batch_are_of_nearly_equal_length() -> None:
+def test_random_batches_bring_any_two_rows_together_as_often() -> None:
+    draw = np.random.default_rng(0)
+    together = np.zeros((12, 12))
+    for _ in range(2_000):
+        for batch in random_batches(12, 4, draw):
+            together[np.ix_(batch, batch)] += 1
+    others = together[~np.eye(12, dtype=bool)] / 2_000
+    # Three of the eleven others share a row's batch; five standard deviations.
+    assert np.abs(others - 3 / 11).max() < 5 * (3 / 11 * 8 / 11 / 2_000) ** 0.5
+
+
+def test_rows_of_a_bucket_are_of_nearly_equal_length() -> None:
     length = np.random.default_rng(0).integers(1, 51, 1000)
     spread = [np.ptp(length[batch]) for batch in length_buckets(length, 20, np.random.default_rng(1))]
     assert max(spread) <= 3  # 50 lengths over 50 batches
@@ -70,6 +100,49 @@ def test_long_batches_do_not_come_last() -> None:
     length = np.arange(1, 101)
     means = [length[batch].mean() for batch in length_buckets(length, 10, np.random.default_rng(0))]
     assert means != sorted(means)
+
+
+def cost_of(groups: list[list[int]], pass_cost: int) -> int:
+    return sum(len(group) * max(group) + pass_cost for group in groups)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(0, 60))
+def test_no_cut_of_the_sorted_lengths_costs_less_than_the_groups(length: list[int], pass_cost: int) -> None:
+    groups = length_groups(np.array(length, np.int64), pass_cost)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(len(length)))
+    ordered = sorted(length)
+    cuts = (
+        [0, *[place for place in range(1, len(ordered)) if mask >> place & 1], len(ordered)]
+        for mask in range(0, 1 << len(ordered), 2)
+    )
+    least = min(cost_of([ordered[a:b] for a, b in pairwise(cut)], pass_cost) for cut in cuts)
+    assert cost_of([[length[row] for row in group] for group in groups], pass_cost) == least
+
+
+@given(st.lists(st.integers(1, 90), min_size=1, max_size=40), st.integers(0, 2**32 - 1))
+def test_what_is_encoded_in_groups_is_what_each_sequence_gives_alone(length: list[int], seed: int) -> None:
+    codes = torch.from_numpy(np.random.default_rng(seed).integers(1, 1_000, (len(length), max(length))))
+    shapes = []
+
+    def encode(items: torch.Tensor) -> torch.Tensor:
+        shapes.append(items.shape)
+        return torch.stack([items.cumsum(1), items], 2)  # as a causal network: no position sees what comes after it
+
+    found = encoded(encode, codes, np.array(length, np.int64))
+    alone = [codes[row, :own] for row, own in enumerate(length)]
+    assert torch.equal(found, torch.cat([torch.stack([items.cumsum(0), items], 1) for items in alone]))
+    assert sum(rows for rows, _ in shapes) == len(length)
+
+
+def test_a_few_long_sequences_do_not_pad_all_others() -> None:
+    length, read = np.array([3] * 200 + [50] * 4), []
+
+    def encode(items: torch.Tensor) -> torch.Tensor:
+        read.append(items.numel())
+        return items
+
+    encoded(encode, torch.ones(len(length), 50, dtype=torch.int64), length)
+    assert read == [600, 200]
 
 
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(1, 9)), min_size=1, max_size=8))
