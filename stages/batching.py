@@ -2,7 +2,7 @@
 
 A batch must be a random draw of all sequences. Batches of sequences of like length are the cheapest to read, but each
 is a biased estimate of the gradient, and a position of a short sequence, whose batch has few, counts many times what
-one of a long sequence does: a SASRec trained so loses a sixth of its NDCG (benchmarks/README.md#batches). So batches
+one of a long sequence does: a SASRec trained so loses a tenth of its NDCG (benchmarks/README.md#batches). So batches
 are random, and :func:`encoded` reads each in a few passes over sequences of like length.
 """
 
@@ -22,8 +22,7 @@ _PASS_COST, _LAUNCH_COST = 128, 16_384
 """Positions whose reading takes as long as what every pass of a small network costs beside: on a CPU (measured with
 SASRec and GRU4Rec of width 64), and on a device that is sent one small kernel after the other (estimated)."""
 _POOL = 50
-"""Batches' worth of shuffled sequences that are sorted by length together: enough to leave little padding, few
-enough to keep who shares a batch with whom random."""
+"""Batches' worth of shuffled rows that are sorted by length together: enough to leave little padding."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,8 @@ def random_batches(n: int, batch_size: int, draw: np.random.Generator) -> list[I
 def length_buckets(length: Int64s, batch_size: int, draw: np.random.Generator) -> list[Int64s]:
     """Return shuffled batches of row numbers; rows of a batch are of nearly equal length.
 
-    Every row comes exactly once; all batches but a few hold ``batch_size`` rows.
+    Every row comes exactly once; all batches but a few hold ``batch_size`` rows. What that costs is said above; only
+    Recformer's trainings, hours without a GPU, still take them: what random batches are worth there is not measured.
     """
     order = draw.permutation(len(length))
     batches = []
