@@ -1,4 +1,4 @@
-"""Slices of sequences in random batches, and how they are read with hardly any work on padding.
+"""Slices of sequences in random batches, and how they are read with as little padding as is worth a pass.
 
 A batch must be a random draw of all sequences. Batches of sequences of like length are the cheapest to read, but each
 is a biased estimate of the gradient, and a position of a short sequence, whose batch has few, counts many times what
@@ -20,7 +20,8 @@ Int64s = npt.NDArray[np.int64]
 
 _PASS_COST, _LAUNCH_COST = 128, 16_384
 """Positions whose reading takes as long as what every pass of a small network costs beside: on a CPU (measured with
-SASRec and GRU4Rec of width 64), and on a device that is sent one small kernel after the other (estimated)."""
+SASRec and GRU4Rec of width 64), and on a device that is sent one small kernel after the other (estimated; batches of
+the usual size are read whole there). Other values draw other dropout: ``RUN_FORMAT`` and ``TEACHER_FORMATS`` go up."""
 _POOL = 50
 """Batches' worth of shuffled rows that are sorted by length together: enough to leave little padding."""
 
@@ -116,22 +117,25 @@ def padded(
     return torch.from_numpy(np.where(real, codes, 0).astype(np.int64)), real
 
 
-def length_groups(length: Int64s, pass_cost: int) -> list[Int64s]:
+def length_groups(length: Int64s, per_pass: int) -> list[Int64s]:
     """Return the rows in groups to be read one after the other, each padded to its longest, at the least cost.
 
-    A group costs its rows times its longest, padding included, and ``pass_cost`` besides. Cheapest are groups of
+    A group costs its rows times its longest, padding included, and ``per_pass`` besides. Cheapest are groups of
     consecutive lengths, so the best partition is found exactly, by dynamic programming over the distinct lengths.
 
     Args:
         length: int64 [B], at least 1 each.
-        pass_cost: what a pass costs whatever its size, in positions.
+        per_pass: what a pass costs whatever its size, in positions.
+
+    Returns:
+        Row numbers, int64, of each group; shortest sequences first.
     """
     order = np.argsort(length, kind="stable")
     longest, count = np.unique(length, return_counts=True)
     below = np.concatenate([[0], np.cumsum(count)])
     cost, first = np.zeros(len(longest) + 1), np.zeros(len(longest) + 1, np.int64)
     for end in range(1, len(cost)):
-        costs = cost[:end] + (below[end] - below[:end]) * longest[end - 1] + pass_cost
+        costs = cost[:end] + (below[end] - below[:end]) * longest[end - 1] + per_pass
         first[end] = costs.argmin()
         cost[end] = costs[first[end]]
     groups, end = [], len(longest)
@@ -159,7 +163,8 @@ def encoded(encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
     """
     groups = length_groups(length, pass_cost(inputs.device))
     if len(groups) == 1:
-        return encode(inputs)[real_positions(length).to(inputs.device)]
+        real = real_positions(length).to(inputs.device)
+        return encode(inputs[:, : real.shape[1]])[real]
     parts = []
     for rows in groups:
         real = real_positions(length[rows]).to(inputs.device)
@@ -198,6 +203,6 @@ def histories(
     return codes, torch.from_numpy(length - 1)
 
 
-def at(encoded: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """Return ``encoded[b, index[b]]`` of every row: [B, L, d], int64 [B] -> [B, d]."""
-    return encoded[torch.arange(encoded.shape[0], device=encoded.device), index.to(encoded.device)]
+def at(states: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Return ``states[b, index[b]]`` of every row: [B, L, d], int64 [B] -> [B, d]."""
+    return states[torch.arange(states.shape[0], device=states.device), index.to(states.device)]

@@ -170,7 +170,7 @@ def _train_epoch(
     student.train()
     gates = [_epoch_gate(course, chosen) for course, chosen in zip(courses, rows, strict=True)]
     sums = torch.zeros(3, dtype=torch.float64)
-    batches = _batches(courses, rows, settings.batch_size, draw)
+    batches = _batches(rows, settings.batch_size, draw)
     for number, (place, batch) in enumerate(batches):
         course, gate = courses[place], gates[place]
         for later, its_rows in batches[number + _AHEAD if number else 0 : number + _AHEAD + 1]:
@@ -188,15 +188,15 @@ def _train_epoch(
 
 
 def _batches(
-    courses: Sequence[Course], rows: Sequence[npt.NDArray[np.int64]], batch_size: int, draw: np.random.Generator
+    rows: Sequence[npt.NDArray[np.int64]], batch_size: int, draw: np.random.Generator
 ) -> list[tuple[int, npt.NDArray[np.int64]]]:
-    """Return the batches of an epoch in order: the course of each, and rows of its windows."""
+    """Return the batches of an epoch in order: the place of a course, and some of the rows that it serves."""
     batches = [
         (place, chosen[batch])
-        for place, (course, chosen) in enumerate(zip(courses, rows, strict=True))
+        for place, chosen in enumerate(rows)
         for batch in random_batches(len(chosen), batch_size, draw)
     ]
-    if len(courses) == 1:
+    if len(rows) == 1:
         return batches
     return [batches[index] for index in draw.permutation(len(batches))]
 

@@ -52,7 +52,7 @@ def run_epochs(
     """Train a network in place, leave it with the weights of its best epoch, return the curve. Once per job.
 
     With several processes each takes its share of every batch, and gradients are averaged: a loss that is a mean
-    over rows is that of the whole batch.
+    over rows is that of the whole batch, and so is a mean over positions times :func:`parallel.weight`.
 
     Args:
         job: where the state is kept, and whom to tell.

@@ -129,6 +129,18 @@ def mean(value: Tensor) -> Tensor:
     return total / count()
 
 
+def weight(n: int) -> float:
+    """Return what this process' mean over its n positions of a batch counts, so that the mean of all is over positions.
+
+    Processes have equally many sequences, but not equally many positions.
+    """
+    if count() == 1:
+        return 1.0
+    total = torch.tensor(float(n), dtype=torch.float64)
+    dist.all_reduce(total)
+    return n * count() / float(total)
+
+
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace every gradient by its mean over the processes; one that is missing counts as zero."""
     if count() == 1:

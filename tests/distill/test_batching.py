@@ -102,8 +102,8 @@ def test_long_batches_do_not_come_last() -> None:
     assert means != sorted(means)
 
 
-def cost_of(groups: list[list[int]], pass_cost: int) -> int:
-    return sum(len(group) * max(group) + pass_cost for group in groups)
+def cost_of(groups: list[list[int]], per_pass: int) -> int:
+    return sum(len(group) * max(group) + per_pass for group in groups)
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=9), st.integers(0, 60))

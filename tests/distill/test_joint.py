@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from ckd.stages.batching import training_windows
 from ckd.stages.distill.run import prepare_lesson, train_run
 from ckd.stages.distill.settings import DistillSettings
-from ckd.stages.distill.train import Course, _batches
+from ckd.stages.distill.train import _batches
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.stages.students import STUDENTS
@@ -107,11 +107,21 @@ def test_a_teacher_of_one_domain_teaches_that_one_and_leaves_the_other_to_the_tr
 
 def test_the_order_of_the_batches_mixes_the_domains(worlds: dict[str, Any]) -> None:
     domains = side_by_side([world.corpus for world in worlds.values()])
-    courses = [Course(domain, training_windows(domain.corpus, 8), None) for domain in domains]
-    rows = [np.arange(len(course.windows.user)) for course in courses]
-    batches = _batches(courses, rows, 8, np.random.default_rng(0))
+    rows = [np.arange(len(training_windows(domain.corpus, 8).user)) for domain in domains]
+    batches = _batches(rows, 8, np.random.default_rng(0))
     places = [place for place, _ in batches]
     assert sorted(places) != places
     for place, all_rows in enumerate(rows):
         served = np.concatenate([batch for at, batch in batches if at == place])
         np.testing.assert_array_equal(np.sort(served), all_rows)
+
+
+def test_a_batch_is_a_random_draw_of_what_is_served() -> None:
+    """Were its rows chosen by anything, by length for instance, a batch would be a biased estimate of the gradient."""
+    draw, times, served = np.random.default_rng(0), 3_000, np.array([3, 4, 7, 10, 11, 15, 20, 22])
+    together = np.zeros((23, 23))
+    for _ in range(times):
+        for _, batch in _batches([served], 4, draw):
+            together[np.ix_(batch, batch)] += 1
+    pairs = together[np.ix_(served, served)][~np.eye(8, dtype=bool)] / times
+    assert np.abs(pairs - 3 / 7).max() < 5 * (3 / 7 * 4 / 7 / times) ** 0.5

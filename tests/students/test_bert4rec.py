@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from ckd.stages.batching import training_windows
+from ckd.stages.batching import padded, training_windows
 from ckd.stages.students.bert4rec import Settings
 from ckd.stages.students.bert4rec.network import BERT4Rec, drawn_ends
 from ckd.stages.students.contract import Domain
@@ -126,3 +127,25 @@ def test_masked_items_are_losses_of_its_own_on_what_they_were(make_world: Any, s
     bert.eval()
     quiet = bert.step(Domain(0, corpus), windows, np.random.default_rng(1))
     assert quiet.own is not None and not len(quiet.own)
+
+
+def test_masked_items_are_found_where_each_history_read_alone_has_them(make_world: Any) -> None:
+    """The histories of a step are read in groups of like length; what was masked stays with its history."""
+    draw = np.random.default_rng(0)
+    sequences = [draw.integers(0, N_ITEMS, size).tolist() for size in draw.integers(4, 12, 60)]
+    corpus = make_world(sequences, N_ITEMS).corpus
+    bert = network(mask_share=0.4, ends=3, dropout=0.0).train()
+    windows = training_windows(corpus, bert.max_length)
+    step = bert.step(Domain(0, corpus), windows, np.random.default_rng(1))
+
+    again = np.random.default_rng(1)
+    row, end = drawn_ends(windows.length, 3, again)
+    codes, real = padded(corpus.sequence, windows.start[row], end + 1)
+    masked = real & (again.random(real.shape) < 0.4)
+    alone = []
+    for items, last, hidden in zip(codes, end, torch.from_numpy(masked), strict=True):
+        own, hidden = items[: last + 1], hidden[: last + 1]
+        states = bert.encode(own[None], torch.tensor([last]), hidden[None])[0, :-1]
+        alone.append(F.cross_entropy(states[hidden] @ bert.item_vectors().T, own[hidden], reduction="none"))
+    assert step.own is not None
+    torch.testing.assert_close(step.own.sort().values, torch.cat(alone).sort().values)

@@ -105,6 +105,15 @@ def regression():
     return {"curve": timeless, "weights": list(model.state_dict().values())}
 
 
+def positions():
+    """The mean over all positions of a batch that are not equally many on each process, and of their gradients."""
+    own, model = (slice(2), slice(2, ROWS))[parallel.rank()], encoder()[:2].append(nn.Linear(7, 1).double())
+    loss = ((model(INPUT[own]) - WANTED[own]) ** 2).mean() * parallel.weight(len(INPUT[own]))
+    loss.backward()
+    parallel.average_gradients(model.parameters())
+    return {"loss": parallel.mean(loss), "gradients": [tensor.grad for tensor in model.parameters()]}
+
+
 def second_phase():
     """What a parameter that only validation changes is on each process when a second phase begins."""
     model = nn.ModuleDict({"trained": nn.Linear(1, 1), "table": nn.Linear(1, 1).requires_grad_(False)})
@@ -159,7 +168,7 @@ def mistakes_of_the_first():
 
 
 def succeed(folder):
-    bodies = [contrastive_gradients, averages, asked_in_turn, regression, second_phase, batch_of_one]
+    bodies = [contrastive_gradients, averages, asked_in_turn, regression, positions, second_phase, batch_of_one]
     bodies.append(mistakes_of_the_first)
     torch.save({body.__name__: body() for body in bodies}, folder / f"{parallel.rank()}.pt")
 
@@ -310,6 +319,16 @@ def test_two_processes_train_as_one_would_on_the_mean_of_both_halves(results):
         torch.testing.assert_close(found, tensor)
 
 
+def test_means_over_unlike_numbers_of_positions_are_that_of_all(results):
+    model = encoder()[:2].append(nn.Linear(7, 1).double())
+    loss = ((model(INPUT) - WANTED) ** 2).mean()
+    loss.backward()
+    for each in results["positions"]:
+        torch.testing.assert_close(each["loss"], loss.detach())
+        for gradient, tensor in zip(each["gradients"], model.parameters(), strict=True):
+            torch.testing.assert_close(gradient, tensor.grad)
+
+
 def test_batches_too_small_for_all_processes_are_refused_by_each(results):
     message = "no batch has a row for each of the 2 processes; raise batch_size, or start fewer processes"
     assert results["batch_of_one"] == [message] * 2
@@ -318,6 +337,7 @@ def test_batches_too_small_for_all_processes_are_refused_by_each(results):
 def test_one_process_alone_shares_with_nobody():
     tensor = nn.Parameter(torch.ones(2))
     tensor.grad = torch.ones(2)
+    assert parallel.weight(3) == 1
     parallel.average_gradients([tensor])
     assert parallel.gathered(tensor) is tensor
     assert (parallel.rank(), parallel.count()) == (0, 1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ckd.stages.batching import TrainingWindows, encoded, flat_index, padded, random_batches, training_windows
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
 from ckd.stages.students.sasrec.network import SASRec
+from ckd.stages.teachers import parallel
 from ckd.stages.teachers.causal import one_position
 from ckd.stages.teachers.checkpoint import catalogue_digest, export_frozen, save_config, save_weights
 from ckd.stages.teachers.contract import DomainData, Job
@@ -76,7 +77,7 @@ def _loss(model: SASRec, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     items = model.item_vectors()
     states = encoded(model.encode, codes.to(items.device), length)
-    return F.cross_entropy(states @ items.T, target.to(items.device))
+    return F.cross_entropy(states @ items.T, target.to(items.device)) * parallel.weight(len(target))
 
 
 def _scorer(model: SASRec, corpus: Corpus) -> Scorer:

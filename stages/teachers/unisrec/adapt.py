@@ -19,6 +19,7 @@ from ckd.stages.batching import (
     training_windows,
 )
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
+from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import Job, TextVectors
 from ckd.stages.teachers.loop import Epoch, run_epochs
 from ckd.stages.teachers.unisrec import AdaptSettings
@@ -98,4 +99,4 @@ def _loss(
     table = model.item_table(vectors)
     states = encoded(lambda codes: model.encode(table[codes]), codes.to(vectors.device), length)
     logits = F.normalize(states, dim=-1) @ F.normalize(table, dim=-1).T / model.settings.temperature
-    return F.cross_entropy(logits, target.to(vectors.device))
+    return F.cross_entropy(logits, target.to(vectors.device)) * parallel.weight(len(target))

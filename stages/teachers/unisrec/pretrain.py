@@ -161,8 +161,8 @@ def contrast(
     places = torch.zeros_like(inputs)
     places[mask] = local[: len(targets)]
 
-    def read(vectors: Tensor, codes: Tensor, length: npt.NDArray[np.int64]) -> Tensor:
-        return encoded(lambda codes: model.encode(vectors[codes]), codes.to(device), length)
+    def read(vectors: Tensor, rows: Tensor, lengths: npt.NDArray[np.int64]) -> Tensor:
+        return encoded(lambda some: model.encode(vectors[some]), rows.to(device), lengths)
 
     states = read(table, places, length)
     candidates, wanted = torch.unique(local[len(targets) :], return_inverse=True)
