@@ -54,8 +54,17 @@ def test_status_reuses_what_it_holds(old, capfd):
     code, out, err = ran(capfd, "status")
     assert (code, err) == (0, "")
     reused = [line.split()[2] for line in out.splitlines() if " reuse " in line]
-    assert {"corpus", "teacher", "labels"} <= set(reused)
+    assert {"corpus", "labels"} <= set(reused)
     assert contents(old) == before
+
+
+def test_a_teacher_whose_training_has_changed_since_is_trained_anew_or_named_as_a_checkpoint(old, capfd):
+    trained = "teachers.ids={kind: sasrec, train: {hidden: 4, blocks: 1, heads: 1, max_length: 4, epochs: 1}}"
+    code, out, _ = ran(capfd, "status", "--set", trained)
+    (line,) = [line for line in out.splitlines() if line.startswith("ckd pretrain")]
+    assert code == 0
+    assert "changed since the stored one: " in line
+    assert "format" in line
 
 
 def test_it_is_asked_in_sql(old, capfd):
