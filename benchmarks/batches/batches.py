@@ -3,8 +3,8 @@
     python benchmarks/batches/batches.py office
 
 A plain SASRec of the default recipe is trained twice per seed: on random batches, as `ckd distill` does, and on batches
-of like length (`ckd.stages.batching.length_buckets`), which hold hardly any padding. All else is equal, the epoch is chosen by
-NDCG@10 on the validation targets, and a seed gives both arms the same start.
+of like length (`ckd.stages.batching.length_buckets`), which hold hardly any padding. All else is equal, the epoch is
+chosen by NDCG@10 on the validation targets, and a seed gives both arms the same start.
 """
 
 import argparse
