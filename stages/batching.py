@@ -107,14 +107,16 @@ def length_buckets(length: Int64s, batch_size: int, draw: np.random.Generator) -
     return batches
 
 
-def padded(
-    sequence: npt.NDArray[np.int32], start: Int64s, length: Int64s
-) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
-    """Return item codes int64 [B, L], right-padded with code 0, and the mask [B, L] of real ones."""
-    index = np.arange(int(length.max()))
-    real = index < length[:, None]
-    codes = sequence[np.where(real, start[:, None] + index, 0)]
-    return torch.from_numpy(np.where(real, codes, 0).astype(np.int64)), real
+def padded(sequence: npt.NDArray[np.int32], start: Int64s, length: Int64s) -> torch.Tensor:
+    """Return the items of slices of a sequence, int64 [B, L], right-padded with code 0."""
+    real = real_positions(length)
+    codes = sequence[np.where(real, start[:, None] + np.arange(real.shape[1]), 0)]
+    return torch.from_numpy(np.where(real, codes, 0).astype(np.int64))
+
+
+def real_positions(length: Int64s) -> npt.NDArray[np.bool_]:
+    """Return which positions of right-padded sequences are not padding, bool [B, L]."""
+    return np.arange(int(length.max())) < length[:, None]
 
 
 def length_groups(length: Int64s, per_pass: int) -> list[Int64s]:
@@ -163,20 +165,15 @@ def encoded(encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
     """
     groups = length_groups(length, pass_cost(inputs.device))
     if len(groups) == 1:
-        real = real_positions(length).to(inputs.device)
+        real = torch.from_numpy(real_positions(length)).to(inputs.device)
         return encode(inputs[:, : real.shape[1]])[real]
     parts = []
     for rows in groups:
-        real = real_positions(length[rows]).to(inputs.device)
+        real = torch.from_numpy(real_positions(length[rows])).to(inputs.device)
         parts.append(encode(inputs[torch.from_numpy(rows).to(inputs.device), : real.shape[1]])[real])
     order = np.concatenate(groups)
     begins = np.cumsum(length) - length
     return torch.cat(parts).index_select(0, _inverse(flat_index(begins[order], length[order])).to(inputs.device))
-
-
-def real_positions(length: Int64s) -> torch.Tensor:
-    """Return which positions of right-padded sequences are not padding, bool [B, L]."""
-    return torch.from_numpy(np.arange(int(length.max())) < length[:, None])
 
 
 def _inverse(permutation: Int64s) -> torch.Tensor:
@@ -199,7 +196,7 @@ def histories(
     Codes int64 [B, L], right-padded, oldest first; ends int64 [B], index of the last item.
     """
     length = np.minimum(position, max_length).astype(np.int64)
-    codes, _ = padded(corpus.sequence, corpus.offsets[users] + position - length, length)
+    codes = padded(corpus.sequence, corpus.offsets[users] + position - length, length)
     return codes, torch.from_numpy(length - 1)
 
 

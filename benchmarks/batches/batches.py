@@ -51,10 +51,10 @@ def main() -> None:
 
 
 def _of_like_length(corpus: Corpus) -> Batches:
+    length = training_windows(corpus, max_length=_options().max_length).length
+
     def batches(n: int, batch_size: int, draw: np.random.Generator) -> list[Any]:
-        # Without a curriculum an epoch serves all sequences, in order.
-        length = training_windows(corpus, max_length=_options().max_length).length
-        assert len(length) == n
+        assert len(length) == n, "without a curriculum an epoch serves all sequences, in order"
         return length_buckets(length, batch_size, draw)
 
     return batches

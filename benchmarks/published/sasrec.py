@@ -5,8 +5,8 @@
 FOLDER holds `Scientific.{train,valid,test}.inter`, `Scientific.text` and `Scientific.item2index` as UniSRec's
 repository distributes them. They carry no licence, so they are not bundled. The script turns them into a domain,
 trains SASRec with `ckd distill` for each seed, prints its test metrics beside the published ones (arXiv 2206.05941,
-table 3), and leaves everything in the work folder. The recipe is ckd's default; `--set` changes it, and the validation
-column is what to choose by.
+table 3), and leaves everything in the work folder. The recipe is ckd's default; `--set` changes it, and validation,
+printed first, is what to choose by.
 """
 
 import argparse

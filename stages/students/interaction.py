@@ -63,7 +63,7 @@ class InteractionStudent(nn.Module, ABC):
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Offer the scores of every position of the sequences; the normaliser is of one sample for the whole batch."""
         items = self.catalogue(domain)
-        codes, _ = padded(domain.corpus.sequence, served.start, served.length)
+        codes = padded(domain.corpus.sequence, served.start, served.length)
         known = self.fields.in_history(domain)
 
         def fields(codes: Tensor) -> Tensor:

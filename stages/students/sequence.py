@@ -73,7 +73,7 @@ class SequenceStudent(HistoryStudent):
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Score every position of the sequences, padding left out, against the whole catalogue."""
         items = self.item_vectors()[domain.items]
-        codes, _ = padded(domain.corpus.sequence, served.start, served.length)
+        codes = padded(domain.corpus.sequence, served.start, served.length)
         states = encoded(self.encode, codes.to(items.device) + domain.first, served.length)
         return Step(*positions_of(domain, served, items.device), DotScores(states, items))
 

@@ -39,7 +39,7 @@ def every_position(
     out = like.new_empty(int(passes.reads.sum()), like.shape[1])
     for batch in batches(passes, batch_size):
         length, reads = passes.length[batch], passes.reads[batch]
-        codes, _ = padded(corpus.sequence, passes.start[batch], length)
+        codes = padded(corpus.sequence, passes.start[batch], length)
         encoded = encode(codes.to(like.device))
         index = torch.arange(encoded.shape[1])
         ends, counts = torch.from_numpy(length).unsqueeze(1), torch.from_numpy(reads).unsqueeze(1)

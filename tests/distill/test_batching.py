@@ -18,6 +18,7 @@ from ckd.stages.batching import (
     length_groups,
     padded,
     random_batches,
+    real_positions,
     training_windows,
 )
 from ckd.storage.corpus import Corpus
@@ -167,7 +168,8 @@ def test_histories_are_the_last_items_before_the_target(
 
 
 def test_padded_rows_hold_their_slice_and_then_zeros() -> None:
-    codes, real = padded(np.arange(10, 20, dtype=np.int32), np.array([0, 7, 4]), np.array([2, 3, 1]))
+    length = np.array([2, 3, 1])
+    codes, real = padded(np.arange(10, 20, dtype=np.int32), np.array([0, 7, 4]), length), real_positions(length)
     assert codes.tolist() == [[10, 11, 0], [17, 18, 19], [14, 0, 0]]
     assert real.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ckd.stages.batching import padded, training_windows
+from ckd.stages.batching import padded, real_positions, training_windows
 from ckd.stages.students.bert4rec import Settings
 from ckd.stages.students.bert4rec.network import BERT4Rec, drawn_ends
 from ckd.stages.students.contract import Domain
@@ -140,7 +140,7 @@ def test_masked_items_are_found_where_each_history_read_alone_has_them(make_worl
 
     again = np.random.default_rng(1)
     row, end = drawn_ends(windows.length, 3, again)
-    codes, real = padded(corpus.sequence, windows.start[row], end + 1)
+    codes, real = padded(corpus.sequence, windows.start[row], end + 1), real_positions(end + 1)
     masked = real & (again.random(real.shape) < 0.4)
     alone = []
     for items, last, hidden in zip(codes, end, torch.from_numpy(masked), strict=True):

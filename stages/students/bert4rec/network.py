@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckd.stages.batching import TrainingWindows, at, length_groups, padded, pass_cost
+from ckd.stages.batching import TrainingWindows, at, length_groups, padded, pass_cost, real_positions
 from ckd.stages.students.attention import INIT_STD, Block, initialise
 from ckd.stages.students.bert4rec import Settings
 from ckd.stages.students.contract import Domain, Step
@@ -98,7 +98,7 @@ class BERT4Rec(HistoryStudent):
         """Score some history ends of each sequence and the items masked within; in evaluation mode none are."""
         corpus, items = domain.corpus, self.item_vectors()[domain.items]
         row, end = drawn_ends(served.length, self.ends, draw)
-        codes, real = padded(corpus.sequence, served.start[row], end + 1)
+        codes, real = padded(corpus.sequence, served.start[row], end + 1), real_positions(end + 1)
         share = self.mask_share if self.training else 0.0
         chosen = torch.from_numpy(real & (draw.random(real.shape) < share))
         states, own = [], []

@@ -73,7 +73,7 @@ def export(folder: Path, destination: Path, half: bool) -> None:
 
 def _loss(model: SASRec, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]) -> torch.Tensor:
     start, length = cut.start[rows], cut.length[rows]
-    codes, _ = padded(corpus.sequence, start, length)
+    codes = padded(corpus.sequence, start, length)
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     items = model.item_vectors()
     states = encoded(model.encode, codes.to(items.device), length)

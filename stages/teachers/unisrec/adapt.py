@@ -94,7 +94,7 @@ def _loss(
     model: UniSRec, vectors: torch.Tensor, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray[np.int64]
 ) -> torch.Tensor:
     start, length = cut.start[rows], cut.length[rows]
-    codes, _ = padded(corpus.sequence, start, length)
+    codes = padded(corpus.sequence, start, length)
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     table = model.item_table(vectors)
     states = encoded(lambda codes: model.encode(table[codes]), codes.to(vectors.device), length)

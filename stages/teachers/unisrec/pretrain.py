@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from ckd.stages.batching import at, encoded, flat_index, padded, random_batches, training_windows
+from ckd.stages.batching import at, encoded, flat_index, padded, random_batches, real_positions, training_windows
 from ckd.stages.teachers.contract import DomainData, Job, TextVectors
 from ckd.stages.teachers.held_out import hits, split_sequences
 from ckd.stages.teachers.loop import Epoch, run_epochs
@@ -114,7 +114,7 @@ def accuracy(model: UniSRec, mixture: Mixture, held_out: npt.NDArray[np.int64]) 
     """Return how often the last item of a held-out sequence scores best among the last items of all of them."""
     model.eval()
     start, length = mixture.start[held_out], mixture.length[held_out]
-    inputs, _ = padded(mixture.sequence, start, length)
+    inputs = padded(mixture.sequence, start, length)
     device = mixture.text.device
     states = at(model.encode(model.item_table(mixture.text[inputs.to(device)])), torch.from_numpy(length - 1))
     own = torch.from_numpy(mixture.sequence[start + length].astype(np.int64)).to(device)
@@ -153,7 +153,7 @@ def contrast(
         draw: of the augmentation.
     """
     start, length = mixture.start[rows], mixture.length[rows]
-    inputs, real = padded(mixture.sequence, start, length)
+    inputs, real = padded(mixture.sequence, start, length), real_positions(length)
     mask, device = torch.from_numpy(real), mixture.text.device
     targets = torch.from_numpy(mixture.sequence[flat_index(start + 1, length)].astype(np.int64))
     codes, local = torch.unique(torch.cat([inputs[mask], targets]), return_inverse=True)
