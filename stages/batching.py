@@ -21,9 +21,7 @@ Int64s = npt.NDArray[np.int64]
 _PASS_COST, _LAUNCH_COST = 128, 16_384
 """Positions whose reading takes as long as what every pass of a small network costs beside: on a CPU (measured with
 SASRec and GRU4Rec of width 64), and on a device that is sent one small kernel after the other (estimated; batches of
-the usual size are read whole there). Other values draw other dropout: ``RUN_FORMAT`` and ``TEACHER_FORMATS`` go up."""
-_POOL = 50
-"""Batches' worth of shuffled rows that are sorted by length together: enough to leave little padding."""
+the usual size are read whole there). Other values draw other dropout: ``RUN_FORMAT`` and ``TEACHER_FORMAT`` go up."""
 
 
 @dataclass(frozen=True)
@@ -89,22 +87,6 @@ def random_batches(n: int, batch_size: int, draw: np.random.Generator) -> list[I
     """Return the rows 0 .. n - 1 in batches, each row exactly once; all batches but the last hold ``batch_size``."""
     order = draw.permutation(n)
     return [order[start : start + batch_size] for start in range(0, n, batch_size)]
-
-
-def length_buckets(length: Int64s, batch_size: int, draw: np.random.Generator) -> list[Int64s]:
-    """Return shuffled batches of row numbers; rows of a batch are of nearly equal length.
-
-    Every row comes exactly once; all batches but a few hold ``batch_size`` rows. What that costs is said above; only
-    Recformer's trainings, hours without a GPU, still take them: what random batches are worth there is not measured.
-    """
-    order = draw.permutation(len(length))
-    batches = []
-    for start in range(0, len(order), _POOL * batch_size):
-        pool = order[start : start + _POOL * batch_size]
-        pool = pool[np.argsort(length[pool], kind="stable")]
-        batches += [pool[at : at + batch_size] for at in range(0, len(pool), batch_size)]
-    draw.shuffle(batches)
-    return batches
 
 
 def padded(sequence: npt.NDArray[np.int32], start: Int64s, length: Int64s) -> torch.Tensor:
@@ -173,13 +155,14 @@ def encoded(encode: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor
         parts.append(encode(inputs[torch.from_numpy(rows).to(inputs.device), : real.shape[1]])[real])
     order = np.concatenate(groups)
     begins = np.cumsum(length) - length
-    return torch.cat(parts).index_select(0, _inverse(flat_index(begins[order], length[order])).to(inputs.device))
+    return reordered(torch.cat(parts), flat_index(begins[order], length[order]))
 
 
-def _inverse(permutation: Int64s) -> torch.Tensor:
-    inverse = np.empty_like(permutation)
-    inverse[permutation] = np.arange(len(permutation))
-    return torch.from_numpy(inverse)
+def reordered(values: torch.Tensor, place: Int64s) -> torch.Tensor:
+    """Return the tensor whose row ``place[i]`` is ``values[i]``; ``place`` is a permutation, int64 [N]."""
+    inverse = np.empty_like(place)
+    inverse[place] = np.arange(len(place))
+    return values.index_select(0, torch.from_numpy(inverse).to(values.device))
 
 
 def flat_index(start: Int64s, length: Int64s) -> Int64s:

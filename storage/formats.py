@@ -7,11 +7,8 @@ CORPUS_FORMAT = 1
 TEXT_FORMAT = 1
 """Raised when the joining of fields, the pooling or the batching of texts changes."""
 
-TEACHER_FORMAT = 2
-"""Raised when the training of all teachers changes."""
-
-TEACHER_FORMATS = {"unisrec": 3, "sasrec": 3}
-"""Raised when the training of one kind changes; the others have :data:`TEACHER_FORMAT`."""
+TEACHER_FORMAT = 3
+"""Raised when the training of teachers changes."""
 
 LABEL_FORMAT = 1
 """Raised when the meaning or the encoding of the label rows changes."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from ckd.stages.settings import Settings
 from ckd.stages.teachers.settings import AdaptationSettings
 from ckd.storage.folds import FOLD_RULE, Fold
-from ckd.storage.formats import TEACHER_FORMAT, TEACHER_FORMATS
+from ckd.storage.formats import TEACHER_FORMAT
 from ckd.storage.keys import Address
 
 
@@ -47,6 +47,5 @@ def adapt_address(
 
 def _address(step: str, kind: str, settings: Settings, inputs: dict[str, object]) -> Address:
     kept = settings.model_dump(mode="json", exclude={"folds"} if isinstance(settings, AdaptationSettings) else None)
-    version = TEACHER_FORMATS.get(kind, TEACHER_FORMAT)
-    training = {"step": step, "teacher": kind, "settings": kept, "format": version}
+    training = {"step": step, "teacher": kind, "settings": kept, "format": TEACHER_FORMAT}
     return Address("teachers", training | inputs)

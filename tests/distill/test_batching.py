@@ -14,7 +14,6 @@ from ckd.stages.batching import (
     encoded,
     flat_index,
     histories,
-    length_buckets,
     length_groups,
     padded,
     random_batches,
@@ -57,24 +56,17 @@ def test_training_windows_are_the_last_training_positions_of_each_sequence(
     assert found == wanted
 
 
-batchings = pytest.mark.parametrize(
-    "batches_of", [lambda length, *rest: random_batches(len(length), *rest), length_buckets], ids=["random", "buckets"]
-)
-
-
-@batchings
-@given(length=st.lists(st.integers(1, 50), max_size=400), batch_size=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
-def test_every_row_is_in_exactly_one_batch(batches_of, length: list[int], batch_size: int, seed: int) -> None:
-    batches = batches_of(np.array(length, np.int64), batch_size, np.random.default_rng(seed))
-    assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(len(length)))
+@given(n=st.integers(0, 400), batch_size=st.integers(1, 7), seed=st.integers(0, 2**32 - 1))
+def test_every_row_is_in_exactly_one_batch_and_all_but_the_last_are_full(n: int, batch_size: int, seed: int) -> None:
+    batches = random_batches(n, batch_size, np.random.default_rng(seed))
+    assert sorted(np.concatenate([np.zeros(0, np.int64), *batches]).tolist()) == list(range(n))
+    assert all(len(batch) == batch_size for batch in batches[:-1])
     assert all(0 < len(batch) <= batch_size for batch in batches)
 
 
-@batchings
-def test_batches_depend_on_the_seed_alone_and_on_every_seed(batches_of) -> None:
-    length = np.random.default_rng(0).integers(1, 9, 200)
+def test_batches_depend_on_the_seed_alone_and_on_every_seed() -> None:
     first, again, other = (
-        [batch.tolist() for batch in batches_of(length, 16, np.random.default_rng(seed))] for seed in (5, 5, 6)
+        [batch.tolist() for batch in random_batches(200, 16, np.random.default_rng(seed))] for seed in (5, 5, 6)
     )
     assert first == again
     assert first != other
@@ -89,18 +81,6 @@ def test_random_batches_bring_any_two_rows_together_as_often() -> None:
     others = together[~np.eye(12, dtype=bool)] / 2_000
     # Three of the eleven others share a row's batch; five standard deviations.
     assert np.abs(others - 3 / 11).max() < 5 * (3 / 11 * 8 / 11 / 2_000) ** 0.5
-
-
-def test_rows_of_a_bucket_are_of_nearly_equal_length() -> None:
-    length = np.random.default_rng(0).integers(1, 51, 1000)
-    spread = [np.ptp(length[batch]) for batch in length_buckets(length, 20, np.random.default_rng(1))]
-    assert max(spread) <= 3  # 50 lengths over 50 batches
-
-
-def test_long_batches_do_not_come_last() -> None:
-    length = np.arange(1, 101)
-    means = [length[batch].mean() for batch in length_buckets(length, 10, np.random.default_rng(0))]
-    assert means != sorted(means)
 
 
 def cost_of(groups: list[list[int]], per_pass: int) -> int:

@@ -49,7 +49,7 @@ NETWORK = NetworkSettings(
 PRETRAIN = PretrainSettings(
     network=NETWORK, epochs=12, patience=12, held_out=16, batch_size=16, learning_rate=0.01, precision="float32", seed=4
 )
-PATIENCE, SECOND_PATIENCE = 2, 3
+PATIENCE, BRIEF_PATIENCE, SECOND_PATIENCE = 6, 2, 3
 FILES = (CONFIG, WEIGHTS, TOKENIZER)
 TABLE = "item_embedding.weight"
 
@@ -78,12 +78,13 @@ def circle(seed, users=USERS, step=1):
 
 
 SOURCES = [DomainData(circle(1)), DomainData(circle(2, 30))]
+FEW = circle(0, step=7)
 
 
 @pytest.fixture(scope="module")
 def domain():
     """Users of another step than those of the sources."""
-    return circle(0, step=7)
+    return circle(0, 200, step=7)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def pretrained(domain, tmp_path_factory):
 
 def adapt_settings(**changed):
     common = {"epochs": 25, "patience": PATIENCE, "second_epochs": 6, "second_patience": SECOND_PATIENCE, "warmup": 2}
-    steps = {"batch_size": 16, "learning_rate": 0.004, "precision": "float32", "seed": 1}
+    steps = {"batch_size": 8, "learning_rate": 0.001, "precision": "float32", "seed": 1}
     return AdaptSettings(**(common | steps | changed))
 
 
@@ -241,6 +242,12 @@ def adapted(adapt_into, domain):
     return adapt_into(domain)
 
 
+@pytest.fixture(scope="module")
+def brief(adapt_into):
+    """An adaptation too short to learn much, with a second stage all the same."""
+    return adapt_into(FEW, patience=BRIEF_PATIENCE)
+
+
 def ndcg(files, corpus, split="valid"):
     """NDCG@10 of the teacher in some files, through the functions that label."""
     opening = Opening(Settings(checkpoint="here", precision="float32"), files, corpus, None, CPU)
@@ -272,10 +279,10 @@ def test_adaptation_improves_validation_and_keeps_the_best_epoch(adapted, pretra
     assert ndcg(adapted.files, domain) == pytest.approx(max(values))
 
 
-def end_of_first_stage(adapted):
+def end_of_first_stage(adapted, patience=PATIENCE):
     """The first epoch that is so many epochs behind the best one until then."""
     values = [row["ndcg@10"] for row in adapted.curve]
-    return next(n for n in range(PATIENCE, len(values)) if n - int(np.argmax(values[: n + 1])) >= PATIENCE)
+    return next(n for n in range(patience, len(values)) if n - int(np.argmax(values[: n + 1])) >= patience)
 
 
 def test_the_first_stage_encodes_the_items_anew_and_the_second_keeps_the_table_of_the_best_epoch(
@@ -355,13 +362,13 @@ class Interrupted(Exception):
     """Stands for whatever ends a process between two epochs."""
 
 
-def stopped_and_resumed(store, pretrained, domain, after, **changed):
-    """An adaptation that ended after some epoch and was started again, and what that said."""
+def stopped_and_resumed(store, pretrained, after, **changed):
+    """A brief adaptation that ended after some epoch and was started again, and what that said."""
     address, notes = Address("teachers", {"c": 1}), []
 
     def run(on_epoch, note=lambda _: None):
-        settings, start = adapt_settings(**changed), pretrained[0]
-        return adapt_teacher(store, address, training, settings, start, DomainData(domain), CPU, on_epoch, note)
+        settings, start = adapt_settings(patience=BRIEF_PATIENCE, **changed), pretrained[0]
+        return adapt_teacher(store, address, training, settings, start, DomainData(FEW), CPU, on_epoch, note)
 
     def stop(row):
         if row["epoch"] == after:
@@ -375,23 +382,23 @@ def stopped_and_resumed(store, pretrained, domain, after, **changed):
 
 
 @pytest.mark.parametrize("behind", [-1, 0, 2], ids=["in the first stage", "between the stages", "in the second stage"])
-def test_an_interrupted_adaptation_goes_on_to_the_same_bytes(adapted, pretrained, domain, tmp_path, behind):
-    artifact = stopped_and_resumed(Store(tmp_path), pretrained, domain, end_of_first_stage(adapted) + behind)
+def test_an_interrupted_adaptation_goes_on_to_the_same_bytes(brief, pretrained, tmp_path, behind):
+    artifact = stopped_and_resumed(Store(tmp_path), pretrained, end_of_first_stage(brief, BRIEF_PATIENCE) + behind)
     for name in FILES:
-        assert sha256_file(artifact.path / name) == sha256_file(adapted.files[name]), name
+        assert sha256_file(artifact.path / name) == sha256_file(brief.files[name]), name
 
 
-def test_contrast_trains_the_items_too_and_ends_with_the_first_stage(adapt_into, pretrained, domain, tmp_path):
+def test_contrast_trains_the_items_too_and_ends_with_the_first_stage(adapt_into, pretrained, tmp_path):
     """The table is encoded again behind each of its epochs; a second stage does not go on with it."""
-    kept = adapt_into(domain, contrast_epochs=25)
-    frozen, stopped = open_frozen(pretrained[0]), end_of_first_stage(kept)
+    kept = adapt_into(FEW, patience=BRIEF_PATIENCE, contrast_epochs=25)
+    frozen, stopped = open_frozen(pretrained[0]), end_of_first_stage(kept, BRIEF_PATIENCE)
     for epoch in range(1, stopped + 1):
         state = kept.states[epoch]
-        torch.testing.assert_close(state[TABLE], encoded(frozen, state, domain))
+        torch.testing.assert_close(state[TABLE], encoded(frozen, state, FEW))
     best = int(np.argmax([row["ndcg@10"] for row in kept.curve[: stopped + 1]]))
     for state in kept.states[stopped + 1 :]:
         assert torch.equal(state[TABLE], kept.states[best][TABLE])
-    artifact = stopped_and_resumed(Store(tmp_path), pretrained, domain, stopped + 1, contrast_epochs=25)
+    artifact = stopped_and_resumed(Store(tmp_path), pretrained, stopped + 1, contrast_epochs=25)
     for name in FILES:
         assert sha256_file(artifact.path / name) == sha256_file(kept.files[name]), name
 

@@ -5,19 +5,21 @@ it. Second stage: from the best epoch of the first, with its table, which now st
 the authors score with it, not with items encoded anew.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckd.stages.batching import length_buckets
+from ckd.stages.batching import random_batches
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
 from ckd.stages.teachers.contract import Job
 from ckd.stages.teachers.loop import Phase, run_epochs
 from ckd.stages.teachers.recformer import AdaptSettings
 from ckd.stages.teachers.recformer.checkpoint import Frozen
-from ckd.stages.teachers.recformer.encode import encode, encode_items
+from ckd.stages.teachers.recformer.encode import encode, encode_batch, encode_items
 from ckd.stages.teachers.recformer.network import Recformer, cosine_scores
 from ckd.stages.teachers.recformer.tokens import (
     Inputs,
@@ -144,8 +146,7 @@ class Lesson:
         trained = self._corpus.lengths[self._users] - HELD_OUT
         items = draw.integers(trained)
         rows = np.stack([self._corpus.offsets[self._users] + items, items], 1)
-        length = token_counts(self._tokens, self._corpus.sequence, rows[:, 0], items, self._limits)
-        return [rows[batch] for batch in length_buckets(length, self._batch_size, draw)]
+        return [rows[batch] for batch in random_batches(len(rows), self._batch_size, draw)]
 
     def loss(self, rows: Int64s) -> Tensor:
         """Return the cross-entropy of the items that follow.
@@ -155,7 +156,7 @@ class Lesson:
         """
         target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
         network = self.model.longformer
-        encoded = network(self._inputs(rows[:, 0], rows[:, 1]).to(self._device))
+        encoded = encode_batch(network, *self._read(rows[:, 0], rows[:, 1]), self._device)
         if self._contrast:
             own, place = np.unique(target, return_inverse=True)
             items = network(single_items(self._tokens, own, self._limits).to(self._device))
@@ -172,13 +173,13 @@ class Lesson:
         @torch.inference_mode()
         def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
             end, shown = self._corpus.offsets[users] + position, position.astype(np.int64)
-            length = token_counts(self._tokens, self._corpus.sequence, end, shown, self._limits)
-            encoded = encode(
-                self.model.longformer, length, lambda rows: self._inputs(end[rows], shown[rows]), self._device
-            )
+            encoded = encode(self.model.longformer, *self._read(end, shown), self._device)
             return cosine_scores(encoded, self.model.item_embedding.weight, self.model.longformer.config.temp)
 
         return score
 
-    def _inputs(self, end: Int64s, items: Int64s) -> Inputs:
-        return assemble(self._tokens, self._corpus.sequence, end, items, self._limits)
+    def _read(self, end: Int64s, items: Int64s) -> tuple[Int64s, Callable[[Int64s], Inputs]]:
+        """Return the tokens of each history, int64 [B], and what gives some of them as a batch."""
+        tokens, sequence, limits = self._tokens, self._corpus.sequence, self._limits
+        length = token_counts(tokens, sequence, end, items, limits)
+        return length, lambda rows: assemble(tokens, sequence, end[rows], items[rows], limits)

@@ -1,4 +1,4 @@
-"""Many histories or items through a Recformer, without padding beyond the longest of a batch."""
+"""Many histories or items through a Recformer, without padding beyond the longest of a pass."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ckd.stages.batching import length_groups, pass_cost, reordered
 from ckd.stages.teachers.recformer.network import Recformer
 from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, single_items
 
@@ -14,6 +15,10 @@ Int64s = npt.NDArray[np.int64]
 
 TOKENS_PER_PASS = 8_192
 """Not a setting: which histories share a pass must depend on the corpus alone, or the last bits of labels would not."""
+
+_MOST_PASS_COST = 2_048
+"""Tokens whose reading takes no longer than what a pass costs beside: estimated for a GPU; on a CPU a pass of the
+bundled network costs as much as the positions of :func:`ckd.stages.batching.pass_cost` (6.5 ms, measured)."""
 
 
 def passes(length: Int64s) -> Iterator[Int64s]:
@@ -50,6 +55,26 @@ def encode(
 
     _each(fill, passes(length), device)
     return out
+
+
+def groups(length: Int64s, device: torch.device) -> list[Int64s]:
+    """Return the rows of a batch, int64 [B] tokens each, in groups of like length, each to be read at once."""
+    return length_groups(length, min(pass_cost(device), _MOST_PASS_COST))
+
+
+def encode_batch(
+    model: Recformer, length: Int64s, inputs: Callable[[Int64s], Inputs], device: torch.device
+) -> torch.Tensor:
+    """Return the vector of each of B token sequences, [B, d], of a step of training: in order, with their gradients.
+
+    Args:
+        model: the network.
+        length: int64 [B], tokens of each.
+        inputs: gives the sequences of some rows.
+        device: where the network is.
+    """
+    read = groups(length, device)
+    return reordered(torch.cat([model(inputs(rows).to(device)) for rows in read]), np.concatenate(read))
 
 
 def _each(do: Callable[[Int64s], None], jobs: Iterator[Int64s], device: torch.device) -> None:

@@ -16,16 +16,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ckd.stages.batching import length_buckets
+from ckd.stages.batching import random_batches
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import DomainData, Job
 from ckd.stages.teachers.held_out import hits, split_sequences
 from ckd.stages.teachers.loop import run_epochs
 from ckd.stages.teachers.recformer import PretrainSettings
 from ckd.stages.teachers.recformer.config import from_settings
+from ckd.stages.teachers.recformer.encode import encode_batch, groups
 from ckd.stages.teachers.recformer.masking import IGNORED, mask, mask_token, word_starts
 from ckd.stages.teachers.recformer.network import LanguageHead, Recformer, at_least_float32, cosine_scores
-from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, assemble, catalogue, token_counts, tokenise
+from ckd.stages.teachers.recformer.tokens import Inputs, ItemTokens, Limits, assemble, catalogue, tokenise
 from ckd.stages.teachers.recformer.vocabulary import learn_vocabulary
 from ckd.stages.teachers.state import Epoch
 
@@ -61,7 +62,10 @@ class Pretraining(nn.Module):
         """
         # As in the authors' runs on several GPUs: gradients flow through a process' own rows only and are averaged
         # after that, so that with P processes the contrast weighs 1 / P of what it would on one.
-        a, b = (parallel.gathered(self.longformer(part)) for part in (history, item))
+        a, b = (
+            parallel.gathered(encode_batch(self.longformer, part.lengths, part.take, part.ids.device))
+            for part in (history, item)
+        )
         total = item_contrast(a, b, self.longformer.config.temp)
         for inputs, wanted in masked:
             total = total + self._mlm_weight * self.masked_language(inputs, wanted)
@@ -72,11 +76,16 @@ class Pretraining(nn.Module):
 
         Zero where there is none: a batch of empty histories.
         """
-        chosen = wanted != IGNORED
-        found = self.longformer.hidden_states(inputs)[-1][chosen]
-        if not len(found):
-            return found.sum()
-        return F.cross_entropy(at_least_float32(self.lm_head(found)), wanted[chosen])
+        found, asked = [], []
+        for rows in groups(inputs.lengths, inputs.ids.device):
+            part = inputs.take(rows)
+            its = wanted[torch.from_numpy(rows).to(wanted.device), : part.ids.shape[1]]
+            found.append(self.longformer.hidden_states(part)[-1][its != IGNORED])
+            asked.append(its[its != IGNORED])
+        states = torch.cat(found)
+        if not len(states):
+            return states.sum()
+        return F.cross_entropy(at_least_float32(self.lm_head(states)), torch.cat(asked))
 
 
 def item_contrast(histories: Tensor, items: Tensor, temperature: float) -> Tensor:
@@ -166,15 +175,13 @@ def pretrain(job: Job, sources: Sequence[DomainData]) -> tuple[Recformer, Tokeni
 
 
 def drawn_pairs(mixture: Mixture, rows: Int64s, batch_size: int, draw: np.random.Generator) -> list[Int64s]:
-    """Return the pairs of one epoch in batches, int64 [B, 2]: a sequence and the place of its item, in its second half.
-
-    Histories of a batch are of nearly equal numbers of tokens.
+    """Return the pairs of one epoch in random batches, int64 [B, 2]: a sequence and the place of its item, which is in
+    its second half.
     """
     length = mixture.length[rows]
     place = draw.integers((length - 1) // 2, length)
     pairs = np.stack([rows, place], 1)
-    tokens = token_counts(mixture.tokens, mixture.sequence, mixture.start[rows] + place, place, mixture.limits)
-    return [pairs[batch] for batch in length_buckets(tokens, batch_size, draw)]
+    return [pairs[batch] for batch in random_batches(len(pairs), batch_size, draw)]
 
 
 @torch.inference_mode()

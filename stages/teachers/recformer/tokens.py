@@ -88,6 +88,18 @@ class Inputs:
         """Return the batch on a device."""
         return Inputs(*(tensor.to(device, non_blocking=True) for tensor in vars(self).values()))
 
+    @property
+    def lengths(self) -> Int64s:
+        """Tokens of each sequence, int64 [B]."""
+        counts: Int64s = self.real.sum(1).cpu().numpy()
+        return counts
+
+    def take(self, rows: Int64s) -> "Inputs":
+        """Return some of the sequences, in this order, padded to the longest of them."""
+        index = torch.from_numpy(rows).to(self.ids.device)
+        longest = int(self.real[index].sum(1).max())
+        return Inputs(*(tensor[index, :longest] for tensor in vars(self).values()))
+
 
 def tokenise(items: Sequence[Mapping[str, str]], tokenizer: Tokenizer, limits: Limits) -> ItemTokens:
     """Return the tokens of items given as attributes, name to value, in the order in which they are read.
