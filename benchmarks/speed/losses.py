@@ -20,7 +20,6 @@ from ckd.stages.distill.losses import in_batch, top_k
 
 POSITIONS, ITEMS, TARGETS, WIDTH, K = 9_300, 3_416, 2_066, 64, 100
 ROWS = (64, 128, 256, 512, 1_024, 2_048, POSITIONS)
-SUITED, COMPARED = 256, (1_024, 512, 256)
 
 
 class Step:
@@ -37,10 +36,9 @@ class Step:
         kept, items = logprobs.topk(K, dim=1)
         self.best = Best(items, kept, kept.exp().sum(1))
 
-    def fused(self, rows: int, distilled: bool, compared: int = TARGETS) -> Tensor:
-        """Return the loss in closed form, by blocks of some rows; ``in_batch`` compares some targets."""
+    def fused(self, rows: int, distilled: bool) -> Tensor:
+        """Return the loss in closed form, by blocks of some rows."""
         distinct = torch.unique(self.target)
-        distinct = distinct[torch.randperm(len(distinct))[:compared]] if compared < len(distinct) else distinct
         vectors = self.vectors[distinct].T
         voice = Voice(
             self.weight,
@@ -75,10 +73,6 @@ def main() -> None:
     step, now = Step(), CLOCKS[chosen.clock]
     ways: dict[str, Callable[[bool], Tensor]] = {"put together": step.composed}
     ways |= {f"blocks of {rows}": lambda distilled, rows=rows: step.fused(rows, distilled) for rows in ROWS}
-    ways |= {
-        f"blocks of {SUITED}, in_batch_items: {most}": lambda distilled, most=most: step.fused(SUITED, distilled, most)
-        for most in COMPARED
-    }
     found: dict[tuple[str, bool], list[float]] = {(way, taught): [] for way in ways for taught in (False, True)}
     for _ in range(chosen.rounds):
         for (way, distilled), seconds in found.items():

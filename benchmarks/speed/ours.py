@@ -28,7 +28,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store", type=Path)
     parser.add_argument("--distilled", action="store_true")
-    parser.add_argument("--in-batch-items", type=int, help="the most items that the loss in_batch compares")
     parser.add_argument("--taught-share", type=float, default=1.0, help="of a step's positions")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -40,8 +39,7 @@ def main() -> None:
     corpus = read_corpus(artifact)
     # No curriculum, so that every epoch serves every sequence, as everybody else's does.
     endless = {"epochs": 10_000, "patience": 10_000, "curriculum": {"pacing": "none"}}
-    cheaper = {"in_batch_items": chosen.in_batch_items, "taught_share": chosen.taught_share}
-    settings = DistillSettings.model_validate({**endless, **cheaper})
+    settings = DistillSettings.model_validate({**endless, "taught_share": chosen.taught_share})
     lesson = None
     if chosen.distilled:
         lesson = prepare_lesson(corpus, artifact, {"random": labels_in(store, corpus)}, settings, device)

@@ -28,7 +28,6 @@ from ckd.storage.store import Store
 
 HERE = Path(__file__).parent
 PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRecModel", "RecTools FlatSASRecNet"
-FEWER = "ckd, distilled, in_batch_items: 512"
 HALF, QUARTER = "ckd, distilled, taught_share: 0.5", "ckd, distilled, taught_share: 0.25"
 
 
@@ -125,7 +124,6 @@ def _commands(work: Path, sequences: Path, peers: str | None) -> dict[str, tuple
     commands = {
         PLAIN: (sys.executable, ours),
         DISTILLED: (sys.executable, distilled),
-        FEWER: (sys.executable, [*distilled, "--in-batch-items", "512"]),
         HALF: (sys.executable, [*distilled, "--taught-share", "0.5"]),
         QUARTER: (sys.executable, [*distilled, "--taught-share", "0.25"]),
     }

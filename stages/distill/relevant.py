@@ -11,7 +11,7 @@ from ckd.stages.distill.settings import DistillSettings, WeightingSettings
 from ckd.stages.settings import Settings
 
 _TEACHING = {
-    *("alpha", "temperature", "loss", "teacher_items", "in_batch_items", "taught_share", "student_items"),
+    *("alpha", "temperature", "loss", "teacher_items", "taught_share", "student_items"),
     *("rank_against", "item_start", "control", "weighting", "curriculum"),
 }
 
@@ -75,7 +75,6 @@ _OPTIONS: Mapping[str, Callable[[DistillSettings, bool], bool]] = {
     # At 1 nothing is drawn.
     "taught_share": lambda distill, _: distill.taught_share != 1,
     # Each is read by one loss.
-    "in_batch_items": lambda distill, _: bool(distill.loss.get("in_batch")) and distill.in_batch_items is not None,
     "student_items": lambda distill, _: bool(distill.loss.get("top_k_plus_student")),
     "rank_against": lambda distill, _: bool(distill.loss.get("rank")),
     # One teacher has nobody to agree with: s is 1.

@@ -106,12 +106,6 @@ class DistillSettings(Settings):
         ge=1,
         description="of the items that a label stores, how many of the best are used; all by default",
     )
-    in_batch_items: int | None = Field(
-        default=None,
-        ge=2,
-        description="the most items that in_batch compares at one step: of a batch with more distinct targets so many "
-        "are drawn at random; all by default",
-    )
     taught_share: float = Field(
         default=1.0,
         gt=0,

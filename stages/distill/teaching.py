@@ -121,17 +121,6 @@ class Teaching:
         for opinion in self._opinions:
             opinion.expect(place)
 
-    def compared(self, distinct: Tensor) -> Tensor:
-        """Return those of a batch's distinct targets that ``in_batch`` compares: all, or as many as it may.
-
-        They are drawn by torch's generator of the processor, which is left alone where there are no more than that or
-        the loss is not in use.
-        """
-        most = self._settings.in_batch_items if self._settings.loss.get("in_batch") else None
-        if most is None or len(distinct) <= most:
-            return distinct
-        return distinct[torch.randperm(len(distinct))[:most].to(distinct.device)]
-
     def labelled_at(self, place: Tensor) -> Tensor:
         """Return whether any teacher has a label, bool [N]; ``place`` as in :meth:`losses`."""
         return self._labelled[place]
@@ -154,7 +143,7 @@ class Teaching:
         Args:
             place: int64 [N], index of each position among all positions of the corpus.
             scores: the student's at these positions.
-            batch: int64 [U], distinct targets of the step, of :meth:`compared`.
+            batch: int64 [U], distinct targets of the step.
         """
         total = torch.zeros_like(scores.logsumexp)
         for opinion, weight in zip(self._opinions, self._weight, strict=True):

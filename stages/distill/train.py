@@ -231,7 +231,6 @@ def _fused_losses(
     distinct, voices, temperature, heard = torch.unique(target), [], 1.0, None
     if lesson is not None and gate is not None:
         teaching, temperature = lesson.teaching, lesson.teaching.temperature
-        distinct = teaching.compared(distinct)
         share, place = alpha * teaching.labelled_at(step.place), step.place
         truth_weight, taught_weight = weight * (1 - share), weight * share * gate[place]
         if (sample := teaching.sample(place)) is not None:
@@ -264,7 +263,7 @@ def _composed_losses(
         teaching, place, heard = lesson.teaching, step.place, step.scores
         share = alpha * teaching.labelled_at(place)
         truth, factor, taught_weight = (1 - share) * truth, share * gate[place], weight
-        distinct = teaching.compared(torch.unique(step.target))
+        distinct = torch.unique(step.target)
         if (sample := teaching.sample(place)) is not None:
             place, heard, factor = place[sample.rows], heard.rows(sample.rows), sample.scale * factor[sample.rows]
             taught_weight = weight[sample.rows]

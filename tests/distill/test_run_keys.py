@@ -24,7 +24,7 @@ from ckd.storage import formats
 
 TEACHING = (
     *("alpha", "temperature", "teacher_temperature", "loss", "student_items", "rank_against"),
-    *("teacher_items", "in_batch_items", "taught_share", "item_start", "control"),
+    *("teacher_items", "taught_share", "item_start", "control"),
     *("weighting", "curriculum"),
 )
 """Parts of `distill` that mean nothing to a student without teachers."""

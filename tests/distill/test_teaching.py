@@ -64,7 +64,7 @@ def taught(
     teaching = Teaching.load(corpus, labels, option, CPU)
     scores = torch.tensor(logits, dtype=torch.float32)
     target = torch.from_numpy(corpus.positions().target[place].astype(np.int64))
-    batch = teaching.compared(torch.unique(target))
+    batch = torch.unique(target)
     value = teaching.losses(torch.from_numpy(place), FullScores(scores), batch)
     labelled = teaching.labelled_at(torch.from_numpy(place))
     return value.numpy(), labelled.numpy(), teaching
@@ -294,39 +294,6 @@ def test_gradients_reach_the_student_through_every_teacher(teachers: Teachers) -
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     assert (logits.grad.abs().sum(1) > 0).equal(labelled)
-
-
-def test_in_batch_compares_no_more_items_than_it_may(teachers: Teachers) -> None:
-    corpus, place = teachers.corpus, training_places(teachers.corpus)
-    option = settings(loss={"in_batch": 1}, in_batch_items=4)
-    teaching = Teaching.load(corpus, {"t": teachers.labels["whole"]}, option, CPU)
-    distinct = torch.from_numpy(np.unique(corpus.positions().target[place]).astype(np.int64))
-    torch.manual_seed(0)
-    drawn = [teaching.compared(distinct) for _ in range(40)]
-    assert all(len(some.unique()) == 4 and torch.isin(some, distinct).all() for some in drawn)
-    assert torch.cat(drawn).unique().equal(distinct), "every target has its turn"
-    torch.manual_seed(0)
-    logits = np.random.default_rng(1).normal(0, 2, (len(place), corpus.n_items))
-    value, _, _ = taught(corpus, {"t": teachers.labels["whole"]}, place, logits, option)
-    own = by_user_and_position(teachers.labels["whole"], corpus)
-    at = corpus.positions()
-    for number, (user, position) in enumerate(zip(at.user[place], at.position[place], strict=True)):
-        theirs = own[user, position]["scores"][drawn[0]]
-        wanted = tempered_kl(softmax(theirs), softmax(logits[number, drawn[0]]), 1.0)
-        assert value[number] == pytest.approx(wanted, rel=1e-3, abs=1e-5)
-
-
-@pytest.mark.parametrize(("loss", "most"), [("in_batch", None), ("in_batch", 1_000), ("top_k", 4)])
-def test_nothing_is_drawn_where_in_batch_may_compare_all_or_is_not_in_use(
-    teachers: Teachers, loss: str, most: int | None
-) -> None:
-    option = settings(loss={loss: 1}, in_batch_items=most)
-    teaching = Teaching.load(teachers.corpus, {"t": teachers.labels["whole"]}, option, CPU)
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    distinct = torch.arange(9)
-    assert teaching.compared(distinct) is distinct
-    assert torch.get_rng_state().equal(before)
 
 
 @pytest.mark.parametrize(("share", "n"), [(0.25, 4), (0.01, 1), (0.99, 18)])
