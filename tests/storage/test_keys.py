@@ -244,7 +244,7 @@ FROZEN = {"config.json": "c", "model.safetensors": "w"}
             "recformer",
             recformer.AdaptSettings,
             (FROZEN, "corpus", None),
-            "faca78ea01f6fdf573e2ea0e00e5f051ae8420ad592d3afb1d0bebd280be14cc",
+            "3a63833c8026d5d2abe7d90f779844296b0deaf72f53f83b36276ad3e0525f42",
         ),
         (
             "sasrec",
