@@ -22,12 +22,12 @@ check: .venv/.ready
 	$(BIN)/ruff format --check .
 	mkdir -p build/ns/ckd
 	for folder in pipeline stages storage; do ln -sfn "$(CURDIR)/$$folder" build/ns/ckd/$$folder; done
-	MYPYPATH=build/ns $(BIN)/mypy -p ckd
+	MYPYPATH=build/ns $(BIN)/mypy --num-workers 2 -p ckd
 
 .venv/.ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ckd needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sample,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[sample,dev]'
 	touch $@
 
 clean:

@@ -231,7 +231,7 @@ def trainer(process):
 
 def test_a_run_whose_process_is_killed_is_tried_once_more_and_stops_no_other(labelled, tmp_path, make_workplace):
     place = make_workplace(tmp_path / "unlucky", labelled.store)
-    more = ("--set", "distill.baseline=false", "--set", "distill.patience=300", "--set", "distill.epochs=300")
+    more = ("--set", "distill.baseline=false", "--set", "distill.patience=100", "--set", "distill.epochs=100")
     process = start(place, *more, "--seeds", "2", "--jobs", "1")
     for _ in range(2):
         found = trainer(process)
