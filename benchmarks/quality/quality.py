@@ -40,8 +40,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-train", action="store_true")
     arguments = parser.parse_args()
-    # The file's own overrides come first: they may say where the domains are.
-    overrides = (*arguments.set, *only(arguments.file, arguments.students, arguments.domains))
+    overrides = only(arguments.file, arguments.set, arguments.students, arguments.domains)
     experiment = Experiment(arguments.file, overrides, arguments.seeds)
     plan = Plan(experiment.request(Variant("as configured")).load())
     variants = _variants(arguments.step, plan)

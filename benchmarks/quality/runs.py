@@ -62,14 +62,14 @@ class Experiment:
         return found
 
 
-def only(file: Path, students: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
-    """Return overrides that leave some students and domains; none named leaves all.
+def only(file: Path, overrides: Sequence[str], students: Sequence[str], domains: Sequence[str]) -> tuple[str, ...]:
+    """Return some overrides and more, which leave some students and domains; none named leaves all.
 
     Raises:
         KeyError: the configuration has no such student or domain.
     """
-    configuration = load_configuration(file, ())
-    kept = []
+    configuration = load_configuration(file, tuple(overrides))
+    kept = list(overrides)
     for section, names in (("students", students), ("domains", domains)):
         if names:
             held = {name: getattr(configuration, section)[name].model_dump(mode="json") for name in names}
