@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from runs import Found, mean_over_seeds
+from runs import CUTOFFS, Found, mean_over_seeds
 from tables import gain_over_none
 from variants import NONE, Variant
 
@@ -12,14 +12,13 @@ from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.stages.evaluate.metrics import row_metrics
 from ckd.storage.corpus import Corpus, read_corpus
 
-METRIC = "ndcg@10"
 POPULARITY = (0, 5, 10, 20, 50)
 LENGTH = (2, 4, 6, 10, 20)
 """Lower ends of the bands."""
 
 
-def print_bands(plan: Plan, found: Found, student: str, variant: Variant) -> None:
-    """Print NDCG@10 of the teachers and of a student without and with them, in every band of every domain."""
+def print_bands(plan: Plan, found: Found, student: str, variant: Variant, metric: str) -> None:
+    """Print a metric of the teachers and of a student without and with them, in every band of every domain."""
     teachers = list(plan.configuration.teachers)
     print(f"| domain | test targets | users | {' | '.join(teachers)} | without | distilled | difference, 95 % |")
     print("|---|---|---:|" + "---:|" * (len(teachers) + 3))
@@ -29,23 +28,23 @@ def print_bands(plan: Plan, found: Found, student: str, variant: Variant) -> Non
         artifact = plan.store.find(plan.corpus(domain))
         if artifact is None:
             continue
-        students = [mean_over_seeds(found[domain, student, name], domain)[METRIC] for name in (NONE.name, variant.name)]
-        values = [*(_of_teacher(plan, name, domain) for name in teachers), *students]
+        students = [mean_over_seeds(found[domain, student, name], domain)[metric] for name in (NONE.name, variant.name)]
+        values = [*(_of_teacher(plan, name, domain, metric) for name in teachers), *students]
         for name, users in bands(read_corpus(artifact)):
             if not users.any():
                 continue
-            gain = gain_over_none(found, domain, student, variant, users)
+            gain = gain_over_none(found, domain, student, variant, users, metric)
             shown = "" if gain is None else f"{gain.percent:+.1f} % ({gain.low:+.1f} .. {gain.high:+.1f})"
             cells = " | ".join("" if each is None else f"{each[users].mean():.4f}" for each in values)
             print(f"| {domain} | {name} | {users.sum():,} | {cells} | {shown} |")
 
 
-def _of_teacher(plan: Plan, teacher: str, domain: str) -> np.ndarray | None:
+def _of_teacher(plan: Plan, teacher: str, domain: str, metric: str) -> np.ndarray | None:
     """Return the metric of each user's test target, float64 [n_users], or None without labels of that teacher."""
     if teacher not in plan.taught_by(domain):
         return None
     artifact = plan.store.find(plan.labels(teacher, domain))
-    return None if artifact is None else row_metrics(teacher_ranks(artifact, "test"), (10,))[METRIC]
+    return None if artifact is None else row_metrics(teacher_ranks(artifact, "test"), CUTOFFS)[metric]
 
 
 def bands(corpus: Corpus) -> Iterator[tuple[str, np.ndarray]]:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bands import print_bands
 from runs import Experiment, only
-from tables import print_students
+from tables import METRICS, print_students
 from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher, recipes
 
 from ckd.pipeline.plan import Plan
@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--students", nargs="*", default=[])
     parser.add_argument("--domains", nargs="*", default=[])
     parser.add_argument("--variants", nargs="*", default=[], help="names of some; all by default")
+    parser.add_argument("--metric", choices=METRICS, default="ndcg@10", help="of bands")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-train", action="store_true")
     arguments = parser.parse_args()
@@ -52,7 +53,7 @@ def main() -> None:
     if arguments.step == "bands":
         for student in plan.configuration.students:
             print(f"\n{student}\n")
-            print_bands(plan, found, student, variants[-1])
+            print_bands(plan, found, student, variants[-1], arguments.metric)
     elif arguments.step == "serving":
         from serving import print_serving  # matplotlib is needed for the picture only
 

@@ -45,19 +45,25 @@ def _row(found: Found, domain: str, student: str, variant: Variant) -> str:
 
 
 def gain_over_none(
-    found: Found, domain: str, student: str, variant: Variant, users: np.ndarray | None = None
+    found: Found,
+    domain: str,
+    student: str,
+    variant: Variant,
+    users: np.ndarray | None = None,
+    metric: str = "ndcg@10",
 ) -> Gain | None:
-    """Return the gain in NDCG@10 over the same student without distillation, or None for that student itself.
+    """Return the gain in a metric over the same student without distillation, or None for that student itself.
 
     Args:
         found: the runs.
         domain, student, variant: which ones.
         users: bool [n_users], only these.
+        metric: one of :data:`METRICS`.
     """
     plain = found.get((domain, student, NONE.name))
     if plain is None or variant == NONE:
         return None
-    before, after = (mean_over_seeds(runs, domain)["ndcg@10"] for runs in (plain, found[domain, student, variant.name]))
+    before, after = (mean_over_seeds(runs, domain)[metric] for runs in (plain, found[domain, student, variant.name]))
     return relative_gain(before, after) if users is None else relative_gain(before[users], after[users])
 
 

@@ -49,7 +49,7 @@ NETWORK = NetworkSettings(
 PRETRAIN = PretrainSettings(
     network=NETWORK, epochs=12, patience=12, held_out=16, batch_size=16, learning_rate=0.01, precision="float32", seed=4
 )
-PATIENCE, BRIEF_PATIENCE, SECOND_PATIENCE = 6, 2, 3
+EPOCHS, PATIENCE, BRIEF_PATIENCE, SECOND_PATIENCE = 25, 6, 2, 3
 FILES = (CONFIG, WEIGHTS, TOKENIZER)
 TABLE = "item_embedding.weight"
 
@@ -99,7 +99,13 @@ def pretrained(domain, tmp_path_factory):
 
 
 def adapt_settings(**changed):
-    common = {"epochs": 25, "patience": PATIENCE, "second_epochs": 6, "second_patience": SECOND_PATIENCE, "warmup": 2}
+    common = {
+        "epochs": EPOCHS,
+        "patience": PATIENCE,
+        "second_epochs": 6,
+        "second_patience": SECOND_PATIENCE,
+        "warmup": 2,
+    }
     steps = {"batch_size": 8, "learning_rate": 0.001, "precision": "float32", "seed": 1}
     return AdaptSettings(**(common | steps | changed))
 
@@ -280,9 +286,10 @@ def test_adaptation_improves_validation_and_keeps_the_best_epoch(adapted, pretra
 
 
 def end_of_first_stage(adapted, patience=PATIENCE):
-    """The first epoch that is so many epochs behind the best one until then."""
+    """The first epoch that is so many epochs behind the best one until then, or the last one there is."""
     values = [row["ndcg@10"] for row in adapted.curve]
-    return next(n for n in range(patience, len(values)) if n - int(np.argmax(values[: n + 1])) >= patience)
+    behind = (n for n in range(patience, EPOCHS) if n - int(np.argmax(values[: n + 1])) >= patience)
+    return next(behind, EPOCHS)
 
 
 def test_the_first_stage_encodes_the_items_anew_and_the_second_keeps_the_table_of_the_best_epoch(
@@ -390,7 +397,7 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_bytes(brief, pretrained, 
 
 def test_contrast_trains_the_items_too_and_ends_with_the_first_stage(adapt_into, pretrained, tmp_path):
     """The table is encoded again behind each of its epochs; a second stage does not go on with it."""
-    kept = adapt_into(FEW, patience=BRIEF_PATIENCE, contrast_epochs=25)
+    kept = adapt_into(FEW, patience=BRIEF_PATIENCE, contrast_epochs=EPOCHS)
     frozen, stopped = open_frozen(pretrained[0]), end_of_first_stage(kept, BRIEF_PATIENCE)
     for epoch in range(1, stopped + 1):
         state = kept.states[epoch]
@@ -398,7 +405,7 @@ def test_contrast_trains_the_items_too_and_ends_with_the_first_stage(adapt_into,
     best = int(np.argmax([row["ndcg@10"] for row in kept.curve[: stopped + 1]]))
     for state in kept.states[stopped + 1 :]:
         assert torch.equal(state[TABLE], kept.states[best][TABLE])
-    artifact = stopped_and_resumed(Store(tmp_path), pretrained, stopped + 1, contrast_epochs=25)
+    artifact = stopped_and_resumed(Store(tmp_path), pretrained, stopped + 1, contrast_epochs=EPOCHS)
     for name in FILES:
         assert sha256_file(artifact.path / name) == sha256_file(kept.files[name]), name
 

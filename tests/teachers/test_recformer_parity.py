@@ -274,8 +274,8 @@ def test_the_pre_training_loss_and_its_parts_are_the_authors(pretrained):
         a, b = (pretrained.model(inputs(side)) for side in "ab")
         logits = cosine_scores(a, b, pretrained.config.temp)
         contrast = item_contrast(a, b, pretrained.config.temp)
-        words = [network.masked_language(*each).item() for each in masked]
-        total = network.combined(inputs("a"), inputs("b"), masked)
+        words = [network.masked_language(*each, CPU).item() for each in masked]
+        total = network.combined(inputs("a"), inputs("b"), masked, CPU)
     close(logits, expected["pretrain_cos_over_temp"], SCORES)
     assert contrast.item() == pytest.approx(expected["pretrain_contrastive"], abs=LOSSES)
     assert words == pytest.approx([expected["pretrain_mlm_a"], expected["pretrain_mlm_b"]], abs=LOSSES)

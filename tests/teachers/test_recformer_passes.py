@@ -71,7 +71,7 @@ def test_some_rows_of_a_batch_are_padded_to_their_own_longest(batch: Inputs) -> 
 @given(batch=batches)
 def test_vectors_come_in_the_order_of_the_batch(network: Pretraining, batch: Inputs) -> None:
     model = network.longformer
-    together = encode_batch(model, batch.lengths, batch.take, CPU)
+    together = encode_batch(model, batch, CPU)
     alone = torch.cat([model(batch.take(np.array([row]))) for row in range(len(batch.ids))])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_the_loss_of_masked_words_is_the_mean_over_all_of_them(network: Any, bat
         F.cross_entropy(network.lm_head(states[row, at][None]), wanted[row, at][None])
         for row, at in (wanted != IGNORED).nonzero().tolist()
     ]
-    loss = network.masked_language(changed, wanted)
+    loss = network.masked_language(changed, wanted, CPU)
     torch.testing.assert_close(
         loss, torch.stack(expected).mean() if expected else torch.zeros(()), rtol=1e-4, atol=1e-5
     )
@@ -98,7 +98,7 @@ def test_gradients_are_those_of_one_pass(network: Pretraining) -> None:
         return list(torch.autograd.grad(loss, list(network.longformer.parameters()), allow_unused=True))
 
     model = network.longformer
-    in_passes = gradients(network.combined(histories, items, []))
+    in_passes = gradients(network.combined(histories, items, [], CPU))
     at_once = gradients(item_contrast(model(histories), model(items), model.config.temp))
     assert any(one is not None and bool(one.abs().max() > 1e-3) for one in at_once)
     for one, other in zip(in_passes, at_once, strict=True):

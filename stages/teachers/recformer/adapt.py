@@ -5,8 +5,6 @@ it. Second stage: from the best epoch of the first, with its table, which now st
 the authors score with it, not with items encoded anew.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -156,7 +154,7 @@ class Lesson:
         """
         target = self._corpus.sequence[rows[:, 0]].astype(np.int64)
         network = self.model.longformer
-        encoded = encode_batch(network, *self._read(rows[:, 0], rows[:, 1]), self._device)
+        encoded = encode_batch(network, self._inputs(rows[:, 0], rows[:, 1]), self._device)
         if self._contrast:
             own, place = np.unique(target, return_inverse=True)
             items = network(single_items(self._tokens, own, self._limits).to(self._device))
@@ -173,13 +171,13 @@ class Lesson:
         @torch.inference_mode()
         def score(users: npt.NDArray[np.int32], position: npt.NDArray[np.int32]) -> Tensor:
             end, shown = self._corpus.offsets[users] + position, position.astype(np.int64)
-            encoded = encode(self.model.longformer, *self._read(end, shown), self._device)
+            length = token_counts(self._tokens, self._corpus.sequence, end, shown, self._limits)
+            encoded = encode(
+                self.model.longformer, length, lambda rows: self._inputs(end[rows], shown[rows]), self._device
+            )
             return cosine_scores(encoded, self.model.item_embedding.weight, self.model.longformer.config.temp)
 
         return score
 
-    def _read(self, end: Int64s, items: Int64s) -> tuple[Int64s, Callable[[Int64s], Inputs]]:
-        """Return the tokens of each history, int64 [B], and what gives some of them as a batch."""
-        tokens, sequence, limits = self._tokens, self._corpus.sequence, self._limits
-        length = token_counts(tokens, sequence, end, items, limits)
-        return length, lambda rows: assemble(tokens, sequence, end[rows], items[rows], limits)
+    def _inputs(self, end: Int64s, items: Int64s) -> Inputs:
+        return assemble(self._tokens, self._corpus.sequence, end, items, self._limits)

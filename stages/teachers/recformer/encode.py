@@ -18,7 +18,8 @@ TOKENS_PER_PASS = 8_192
 
 _MOST_PASS_COST = 2_048
 """Tokens whose reading takes no longer than what a pass costs beside: estimated for a GPU; on a CPU a pass of the
-bundled network costs as much as the positions of :func:`ckd.stages.batching.pass_cost` (6.5 ms, measured)."""
+bundled network costs as much as the positions of :func:`ckd.stages.batching.pass_cost` (6.5 ms, measured). Another
+value draws other dropout: ``TEACHER_FORMAT`` goes up."""
 
 
 def passes(length: Int64s) -> Iterator[Int64s]:
@@ -62,19 +63,16 @@ def groups(length: Int64s, device: torch.device) -> list[Int64s]:
     return length_groups(length, min(pass_cost(device), _MOST_PASS_COST))
 
 
-def encode_batch(
-    model: Recformer, length: Int64s, inputs: Callable[[Int64s], Inputs], device: torch.device
-) -> torch.Tensor:
+def encode_batch(model: Recformer, batch: Inputs, device: torch.device) -> torch.Tensor:
     """Return the vector of each of B token sequences, [B, d], of a step of training: in order, with their gradients.
 
     Args:
         model: the network.
-        length: int64 [B], tokens of each.
-        inputs: gives the sequences of some rows.
+        batch: not on the device yet, for how it is split is found on the processor.
         device: where the network is.
     """
-    read = groups(length, device)
-    return reordered(torch.cat([model(inputs(rows).to(device)) for rows in read]), np.concatenate(read))
+    read = groups(batch.lengths, device)
+    return reordered(torch.cat([model(batch.take(rows).to(device)) for rows in read]), np.concatenate(read))
 
 
 def _each(do: Callable[[Int64s], None], jobs: Iterator[Int64s], device: torch.device) -> None:

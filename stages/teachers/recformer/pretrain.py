@@ -50,37 +50,37 @@ class Pretraining(nn.Module):
         """Return the loss of pairs, with words masked that the random numbers choose."""
         pairs = history, item
         masked = [mask(part, self._starts, self._mask_id, draw) for part in pairs] if self._mlm_weight else []
-        texts = [(changed.to(device), wanted.to(device)) for changed, wanted in masked]
-        return self.combined(history.to(device), item.to(device), texts)
+        return self.combined(history, item, masked, device)
 
-    def combined(self, history: Inputs, item: Inputs, masked: Iterable[tuple[Inputs, Tensor]]) -> Tensor:
+    def combined(
+        self, history: Inputs, item: Inputs, masked: Iterable[tuple[Inputs, Tensor]], device: torch.device
+    ) -> Tensor:
         """Return contrast + lambda (MLM on the histories + MLM on the items), paper, equation 10.
 
         Args:
             history, item: the pairs.
             masked: masked histories and masked items, each with the tokens to be found.
+            device: where the network is; pairs and texts are not there yet.
         """
         # As in the authors' runs on several GPUs: gradients flow through a process' own rows only and are averaged
-        # after that, so that with P processes the contrast weighs 1 / P of what it would on one.
-        a, b = (
-            parallel.gathered(encode_batch(self.longformer, part.lengths, part.take, part.ids.device))
-            for part in (history, item)
-        )
+        # after that, so that with P processes the contrast weighs 1 / P of what it would on one; and the mean over
+        # masked tokens is that of each process.
+        a, b = (parallel.gathered(encode_batch(self.longformer, part, device)) for part in (history, item))
         total = item_contrast(a, b, self.longformer.config.temp)
         for inputs, wanted in masked:
-            total = total + self._mlm_weight * self.masked_language(inputs, wanted)
+            total = total + self._mlm_weight * self.masked_language(inputs, wanted, device)
         return total
 
-    def masked_language(self, inputs: Inputs, wanted: Tensor) -> Tensor:
+    def masked_language(self, inputs: Inputs, wanted: Tensor, device: torch.device) -> Tensor:
         """Return the mean cross-entropy of the tokens to be found, int64 [B, L] with :data:`IGNORED` elsewhere.
 
         Zero where there is none: a batch of empty histories.
         """
         found, asked = [], []
-        for rows in groups(inputs.lengths, inputs.ids.device):
+        for rows in groups(inputs.lengths, device):
             part = inputs.take(rows)
-            its = wanted[torch.from_numpy(rows).to(wanted.device), : part.ids.shape[1]]
-            found.append(self.longformer.hidden_states(part)[-1][its != IGNORED])
+            its = wanted[torch.from_numpy(rows), : part.ids.shape[1]].to(device)
+            found.append(self.longformer.hidden_states(part.to(device))[-1][its != IGNORED])
             asked.append(its[its != IGNORED])
         states = torch.cat(found)
         if not len(states):

@@ -90,13 +90,13 @@ class Inputs:
 
     @property
     def lengths(self) -> Int64s:
-        """Tokens of each sequence, int64 [B]."""
-        counts: Int64s = self.real.sum(1).cpu().numpy()
+        """Tokens of each sequence of a batch in the processor's memory, int64 [B]."""
+        counts: Int64s = self.real.sum(1).numpy()
         return counts
 
     def take(self, rows: Int64s) -> "Inputs":
-        """Return some of the sequences, in this order, padded to the longest of them."""
-        index = torch.from_numpy(rows).to(self.ids.device)
+        """Return some of the sequences of a batch in the processor's memory, in order, padded to their longest."""
+        index = torch.from_numpy(rows)
         longest = int(self.real[index].sum(1).max())
         return Inputs(*(tensor[index, :longest] for tensor in vars(self).values()))
 
