@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 import numpy as np
-from runs import CUTOFFS, Found, mean_over_seeds
-from tables import gain_over_none
+from runs import Found, mean_over_seeds, teacher_values
+from tables import shown_gain
 from variants import NONE, Variant
 
 from ckd.pipeline.plan import Plan
-from ckd.pipeline.report.teachers import teacher_ranks
-from ckd.stages.evaluate.metrics import row_metrics
+from ckd.stages.evaluate.bootstrap import relative_gain
 from ckd.storage.corpus import Corpus, read_corpus
 
 POPULARITY = (0, 5, 10, 20, 50)
@@ -28,23 +27,17 @@ def print_bands(plan: Plan, found: Found, student: str, variant: Variant, metric
         artifact = plan.store.find(plan.corpus(domain))
         if artifact is None:
             continue
-        students = [mean_over_seeds(found[domain, student, name], domain)[metric] for name in (NONE.name, variant.name)]
-        values = [*(_of_teacher(plan, name, domain, metric) for name in teachers), *students]
+        before, after = (
+            mean_over_seeds(found[domain, student, name], domain)[metric] for name in (NONE.name, variant.name)
+        )
+        theirs = [teacher_values(plan, name, domain) for name in teachers]
         for name, users in bands(read_corpus(artifact)):
             if not users.any():
                 continue
-            gain = gain_over_none(found, domain, student, variant, users, metric)
-            shown = "" if gain is None else f"{gain.percent:+.1f} % ({gain.low:+.1f} .. {gain.high:+.1f})"
+            shown = shown_gain(relative_gain(before[users], after[users]))
+            values = [*(None if each is None else each[metric] for each in theirs), before, after]
             cells = " | ".join("" if each is None else f"{each[users].mean():.4f}" for each in values)
             print(f"| {domain} | {name} | {users.sum():,} | {cells} | {shown} |")
-
-
-def _of_teacher(plan: Plan, teacher: str, domain: str, metric: str) -> np.ndarray | None:
-    """Return the metric of each user's test target, float64 [n_users], or None without labels of that teacher."""
-    if teacher not in plan.taught_by(domain):
-        return None
-    artifact = plan.store.find(plan.labels(teacher, domain))
-    return None if artifact is None else row_metrics(teacher_ranks(artifact, "test"), CUTOFFS)[metric]
 
 
 def bands(corpus: Corpus) -> Iterator[tuple[str, np.ndarray]]:

@@ -11,6 +11,7 @@ from variants import Variant
 from ckd.pipeline.commands import Request
 from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.plan import Plan
+from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.pipeline.sweep.sweep import sweep
 from ckd.stages.evaluate.metrics import row_metrics
 from ckd.storage.artifact import Artifact
@@ -80,6 +81,12 @@ def only(file: Path, overrides: Sequence[str], students: Sequence[str], domains:
 def values(run: Artifact, domain: str, split: str = "test") -> Rows:
     """Return each metric of each user's target."""
     return row_metrics(read_ranks(run, domain, split), CUTOFFS)
+
+
+def teacher_values(plan: Plan, teacher: str, domain: str) -> Rows | None:
+    """Return each metric of each user's test target, or None where the store has no labels of that teacher."""
+    artifact = plan.store.find(plan.labels(teacher, domain)) if teacher in plan.taught_by(domain) else None
+    return None if artifact is None else row_metrics(teacher_ranks(artifact, "test"), CUTOFFS)
 
 
 def mean_over_seeds(runs: Sequence[Artifact], domain: str) -> Rows:

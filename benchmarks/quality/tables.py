@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from runs import Found, mean_over_seeds, values
+from runs import Found, mean_over_seeds, teacher_values, values
 from variants import NONE, Variant
 
 from ckd.pipeline.plan import Plan
-from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.stages.evaluate.bootstrap import Gain, relative_gain
-from ckd.stages.evaluate.metrics import row_metrics
 from ckd.storage.runs import read_metrics
 
 METRICS = ("recall@10", "ndcg@10", "recall@50", "ndcg@50")
@@ -23,9 +21,8 @@ def print_students(plan: Plan, found: Found, variants: Sequence[Variant]) -> Non
     print("|---|---|---|---:|---:|" + "---:|" * len(METRICS) + "---:|")
     for domain in plan.configuration.domains:
         for teacher in plan.taught_by(domain):
-            artifact = plan.store.find(plan.labels(teacher, domain))
-            if artifact is not None:
-                own = row_metrics(teacher_ranks(artifact, "test"), (10, 50))
+            own = teacher_values(plan, teacher, domain)
+            if own is not None:
                 cells = " | ".join(f"{own[name].mean():.4f}" for name in METRICS)
                 print(f"| {domain} | {teacher} (teacher) | | | | {cells} | |")
         for student in dict.fromkeys(student for at, student, _ in found if at == domain):
@@ -40,31 +37,22 @@ def _row(found: Found, domain: str, student: str, variant: Variant) -> str:
     cells = [spread([one[name].mean() for one in each]) for name in METRICS]
     valid = spread([read_metrics(run, domain)["valid"]["ndcg@10"] for run in runs])
     gain = gain_over_none(found, domain, student, variant)
-    shown = "" if gain is None else f"{gain.percent:+.1f} % ({gain.low:+.1f} .. {gain.high:+.1f})"
+    shown = "" if gain is None else shown_gain(gain)
     return " | ".join([f"| {domain}", student, variant.name, str(len(runs)), valid, *cells, f"{shown} |"])
 
 
-def gain_over_none(
-    found: Found,
-    domain: str,
-    student: str,
-    variant: Variant,
-    users: np.ndarray | None = None,
-    metric: str = "ndcg@10",
-) -> Gain | None:
-    """Return the gain in a metric over the same student without distillation, or None for that student itself.
-
-    Args:
-        found: the runs.
-        domain, student, variant: which ones.
-        users: bool [n_users], only these.
-        metric: one of :data:`METRICS`.
-    """
+def gain_over_none(found: Found, domain: str, student: str, variant: Variant) -> Gain | None:
+    """Return the gain in NDCG@10 over the same student without distillation, or None for that student itself."""
     plain = found.get((domain, student, NONE.name))
     if plain is None or variant == NONE:
         return None
-    before, after = (mean_over_seeds(runs, domain)[metric] for runs in (plain, found[domain, student, variant.name]))
-    return relative_gain(before, after) if users is None else relative_gain(before[users], after[users])
+    before, after = (mean_over_seeds(runs, domain)["ndcg@10"] for runs in (plain, found[domain, student, variant.name]))
+    return relative_gain(before, after)
+
+
+def shown_gain(gain: Gain) -> str:
+    """Return a gain and its interval, in per cent."""
+    return f"{gain.percent:+.1f} % ({gain.low:+.1f} .. {gain.high:+.1f})"
 
 
 def spread(numbers: Sequence[float]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -54,7 +54,6 @@ def test_a_batch_of_short_and_long_histories_is_read_in_several_passes() -> None
     assert sorted(np.concatenate(read).tolist()) == list(range(43))
 
 
-@settings(deadline=None)
 @given(batch=batches)
 def test_some_rows_of_a_batch_are_padded_to_their_own_longest(batch: Inputs) -> None:
     rows = np.arange(len(batch.ids))[::2][::-1].copy()
@@ -67,7 +66,6 @@ def test_some_rows_of_a_batch_are_padded_to_their_own_longest(batch: Inputs) -> 
             assert torch.equal(getattr(part, name)[at, :length], getattr(batch, name)[row, :length])
 
 
-@settings(deadline=None)
 @given(batch=batches)
 def test_vectors_come_in_the_order_of_the_batch(network: Pretraining, batch: Inputs) -> None:
     model = network.longformer
@@ -76,7 +74,6 @@ def test_vectors_come_in_the_order_of_the_batch(network: Pretraining, batch: Inp
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(batch=batches, seed=st.integers(0, 99))
 def test_the_loss_of_masked_words_is_the_mean_over_all_of_them(network: Any, batch: Inputs, seed: int) -> None:
     changed, wanted = mask(batch, np.arange(VOCABULARY) % 2 == 0, 4, np.random.default_rng(seed))

@@ -80,8 +80,9 @@ class Pretraining(nn.Module):
         for rows in groups(inputs.lengths, device):
             part = inputs.take(rows)
             its = wanted[torch.from_numpy(rows), : part.ids.shape[1]].to(device)
-            found.append(self.longformer.hidden_states(part.to(device))[-1][its != IGNORED])
-            asked.append(its[its != IGNORED])
+            chosen = its != IGNORED
+            found.append(self.longformer.hidden_states(part.to(device))[-1][chosen])
+            asked.append(its[chosen])
         states = torch.cat(found)
         if not len(states):
             return states.sum()

@@ -11,7 +11,7 @@ from ckd.pipeline.mishaps import GO_ON, INTERRUPTED
 
 pytestmark = pytest.mark.faults
 
-KILLS = {"short": 50, "long": 1000}
+KILLS = {"short": 100, "long": 1000}
 INTERRUPTS = {"short": 10, "long": 200}
 COMMANDS = {"short": 1, "long": 30}
 """Kills of a process that was started as users start it, which takes seconds."""
