@@ -1,27 +1,33 @@
 """What every student must do, run on each of them (benfred/implicit's ``RecommenderBaseTestMixin``).
 
-A kind joins by a line in ``KINDS``. What is its own, a test module of its name tests.
+A kind joins by a line in ``small_students.KINDS``. What is its own, a test module of its name tests.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from known_worlds import Array
+from small_students import (
+    CPU,
+    KINDS,
+    Student,
+    hits_at_2,
+    lesson,
+    ordered,
+    perfect_labels,
+    same,
+    scored,
+    training,
+)
 
 from ckd.stages.batching import training_windows
 from ckd.stages.distill.run import train_run
-from ckd.stages.distill.settings import DistillSettings
-from ckd.stages.distill.teaching import Teaching
 from ckd.stages.distill.train import Lesson, step_losses, train
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.evaluate.settings import EvaluateSettings
-from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import Domain, Step, side_by_side
 from ckd.stages.students.trained import load_student
 from ckd.storage.artifact import Artifact
@@ -32,225 +38,10 @@ from ckd.storage.labels import read_labels
 from ckd.storage.runs import WEIGHTS, read_ranks
 from ckd.storage.store import Store
 
-Array = npt.NDArray[Any]
-Sequences = list[list[int]]
-CPU = torch.device("cpu")
-BLOCKS = 3
-
-
-@dataclass(frozen=True)
-class Truth:
-    """A kind of world whose right answer is known by construction.
-
-    Attributes:
-        sequences: (users, n_items, seed) to sequences that say the rule.
-        silent: the same where the training part says nothing of what the held-out items follow.
-        best: (corpus) to bool [n_positions, n_items], the items that the rule of ``silent`` puts at each position.
-        right: (best items [n_users, n_items] in order, corpus) to the share of users for whom they are right.
-    """
-
-    sequences: Callable[[int, int, int], Sequences]
-    silent: Callable[[int, int, int], Sequences]
-    best: Callable[[Corpus], Array]
-    right: Callable[[Array, Corpus], float]
-
-
-def successor(n_items: int) -> Array:
-    """What follows each item in a world without chance: one cycle through all items."""
-    order = np.random.default_rng(0).permutation(n_items)
-    follows = np.empty(n_items, np.int64)
-    follows[order] = np.roll(order, -1)
-    return follows
-
-
-def walks(users: int, n_items: int, seed: int, chance: float = 0.0) -> Sequences:
-    """Each item is followed by its successor, but for a share of surprises; a held-out item is never one."""
-    draw, follows = np.random.default_rng(seed), successor(n_items)
-    made = []
-    for length in draw.integers(4, 10, users):
-        walk = [int(draw.integers(n_items))]
-        for place in range(1, length):
-            surprise = place < length - 2 and draw.random() < chance
-            walk.append(int(draw.integers(n_items) if surprise else follows[walk[-1]]))
-        made.append(walk)
-    return made
-
-
-def successors(corpus: Corpus) -> Array:
-    at = corpus.positions()
-    last = corpus.sequence[corpus.offsets[at.user] + at.position - 1]
-    return successor(corpus.n_items)[last][:, None] == np.arange(corpus.n_items)
-
-
-def first_is_successor(ordered: Array, corpus: Corpus) -> float:
-    last = corpus.sequence[corpus.offsets[1:] - 2]
-    return float((ordered[:, 0] == successor(corpus.n_items)[last]).mean())
-
-
-def block_of(items: Array, n_items: int) -> Array:
-    """A third of the catalogue each; which, is not seen from the code."""
-    return successor(n_items)[items] % BLOCKS
-
-
-def stays(users: int, n_items: int, seed: int, favourites: bool = False) -> Sequences:
-    """A checker board: every user stays in a block, in no order. The held-out items may be the block's favourites."""
-    draw = np.random.default_rng(seed)
-    made = []
-    for number in range(users):
-        block = np.flatnonzero(block_of(np.arange(n_items), n_items) == number % BLOCKS)
-        stay = draw.choice(block, draw.integers(5, 9)).tolist()
-        made.append([*stay[:-2], *draw.permutation(block[:2]).tolist()] if favourites else stay)
-    return made
-
-
-def favourites_of_block(corpus: Corpus) -> Array:
-    """The first two items of the block that a user is in."""
-    at, items = corpus.positions(), np.arange(corpus.n_items)
-    block = block_of(items, corpus.n_items)
-    favourite = np.isin(items, [np.flatnonzero(block == number)[:2] for number in range(BLOCKS)])
-    own = block_of(corpus.sequence[corpus.offsets[at.user]], corpus.n_items)
-    return favourite & (own[:, None] == block)
-
-
-def block_comes_first(ordered: Array, corpus: Corpus) -> float:
-    own = block_of(corpus.sequence[corpus.offsets[:-1]], corpus.n_items)
-    first = block_of(ordered[:, : corpus.n_items // BLOCKS], corpus.n_items)
-    return float((first == own[:, None]).all(1).mean())
-
-
-TRUTHS = {
-    "successors": Truth(walks, partial(walks, chance=1.0), successors, first_is_successor),
-    "blocks": Truth(stays, partial(stays, favourites=True), favourites_of_block, block_comes_first),
-}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of student.
-
-    Attributes:
-        settings: of a small one that learns its world in ``epochs`` epochs; nothing is dropped out.
-        truth: the world it is to learn: ``successors`` if it sees the order of a history, ``blocks`` otherwise.
-        random: settings that make its training random, such as dropout.
-        epochs: as many as it needs.
-        exact: its scores in training are of the whole catalogue.
-        as_served: in evaluation mode its steps give each position the scores that it is served with.
-        windowed: of a history it sees the last ``max_length`` items only.
-        joint: one network may serve several domains.
-        by_history: it is served with what a user has done since the training, too.
-    """
-
-    settings: Mapping[str, Any]
-    truth: str
-    random: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int = 25
-    exact: bool = True
-    as_served: bool = True
-    windowed: bool = True
-    joint: bool = True
-    by_history: bool = True
-
-
-_SMALL = {"hidden": 16, "max_length": 10, "dropout": 0.0, "learning_rate": 1e-2}
-_ATTENTIVE = {**_SMALL, "blocks": 1, "heads": 2}
-_CALM = {"learning_rate": 5e-3, "weight_decay": 0.0}
-_DROPOUT = {"dropout": 0.3}
-KINDS = {
-    "sasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
-    "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
-    "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
-    "bert4rec": Kind({**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, epochs=30),
-    "fm": Kind({**_SMALL, "min_items": 1, "negatives": 6}, "successors", _DROPOUT, exact=False),
-    "deepfm": Kind({**_SMALL, "min_items": 1, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
-    "lightgcn": Kind(
-        {"hidden": 16, "learning_rate": 1e-2, "repeats": True},
-        "blocks",
-        as_served=False,
-        windowed=False,
-        joint=False,
-        by_history=False,
-    ),
-}
-
 
 @pytest.fixture(params=KINDS)
-def student(request: pytest.FixtureRequest, make_world: Any) -> "Student":
+def student(request: pytest.FixtureRequest, make_world: Any) -> Student:
     return Student(request.param, KINDS[request.param], make_world)
-
-
-@dataclass
-class Student:
-    """One kind, and the worlds it is tested in."""
-
-    name: str
-    kind: Kind
-    make_world: Any
-
-    @property
-    def truth(self) -> Truth:
-        return TRUTHS[self.kind.truth]
-
-    def world(self, silent: bool = False, users: int = 60, n_items: int = 12, seed: int = 0) -> Any:
-        made = (self.truth.silent if silent else self.truth.sequences)(users, n_items, seed)
-        return self.make_world(made, n_items)
-
-    def options(self, **settings: Any) -> Any:
-        return STUDENTS.load(self.name).Settings.model_validate({**self.kind.settings, **settings})
-
-    def build(self, *corpora: Corpus, seed: int = 0, **settings: Any) -> Any:
-        torch.manual_seed(seed)
-        return STUDENTS.load(self.name).build(self.options(**settings), side_by_side(corpora))
-
-    def trained(
-        self, corpus: Corpus, lesson: Lesson | None = None, seed: int = 0, distill: Any = None, **settings: Any
-    ) -> Any:
-        network = self.build(corpus, seed=seed, **settings)
-        option = training(epochs=self.kind.epochs) if distill is None else distill
-        train(network, side_by_side([corpus]), [lesson], self.options(**settings), option, seed)
-        return network
-
-    def step(self, network: Any, domain: Domain, users: slice = slice(None)) -> Step:
-        windows = training_windows(domain.corpus, network.max_length)
-        rows = np.arange(len(windows.user))[users]
-        step: Step = network.step(domain, windows.take(rows), np.random.default_rng(0))
-        return step
-
-
-def training(**values: Any) -> DistillSettings:
-    quick = {"epochs": 2, "patience": 100, "batch_size": 8, "curriculum": {"pacing": "none"}}
-    return DistillSettings.model_validate({**quick, **values})
-
-
-def same(one: Any, other: Any) -> bool:
-    left, right = one.state_dict(), other.state_dict()
-    return all(torch.equal(left[name], right[name]) for name in left)
-
-
-def scored(network: Any, domain: Domain, held_out: int = 1) -> torch.Tensor:
-    """The scores of every user's history without its last items, which the test target is one of."""
-    users = np.arange(domain.corpus.n_users, dtype=np.int32)
-    scores: torch.Tensor = network.scorer(domain)(users, (domain.corpus.lengths - held_out).astype(np.int32))
-    return scores
-
-
-def ordered(network: Any, corpus: Corpus) -> Array:
-    return scored(network, Domain(0, corpus)).argsort(1, descending=True).numpy()
-
-
-def hits_at_2(network: Any, corpus: Corpus) -> float:
-    return float((rank_targets(network.scorer(Domain(0, corpus)), corpus, "test") <= 2).mean())
-
-
-def perfect_labels(world: Any, truth: Truth, rows: Array | None = None) -> Artifact:
-    """A teacher that knows which items the rule puts at each position."""
-    scores = 9.0 * truth.best(world.corpus)
-    labels: Artifact = world.label("oracle", scores, 5, rows=rows, state=scores, vectors=np.eye(world.corpus.n_items))
-    return labels
-
-
-def lesson(world: Any, labels: Artifact, option: DistillSettings) -> Lesson:
-    teaching = Teaching.load(world.corpus, {"oracle": labels}, option, CPU)
-    return Lesson(teaching, np.zeros(world.corpus.n_users))
 
 
 class TestLearning:
