@@ -3,7 +3,7 @@
     python benchmarks/speed/losses.py
 
 Forward and backward down to states and item vectors, on tensors of the size of a step of `speed.py`: 9,300 positions,
-3,416 items of which 2,066 are targets, width 64, one teacher with 100 items and states of 64 at each position. All ways
+3,416 items of which 2,066 are targets, width 64, one teacher with k items and states of 64 at each position. All ways
 in turn, the least and the median milliseconds of several rounds.
 """
 
@@ -18,14 +18,14 @@ from turns import CLOCKS
 from ckd.stages.distill.fused import Best, Voice, fused_losses
 from ckd.stages.distill.losses import in_batch, top_k
 
-POSITIONS, ITEMS, TARGETS, WIDTH, K = 9_300, 3_416, 2_066, 64, 100
+POSITIONS, ITEMS, TARGETS, WIDTH = 9_300, 3_416, 2_066, 64
 ROWS = (64, 128, 256, 512, 1_024, 2_048, POSITIONS)
 
 
 class Step:
     """What a step has to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, k: int) -> None:
         torch.manual_seed(0)
         self.states = (0.3 * torch.randn(POSITIONS, WIDTH)).requires_grad_()
         self.items = (0.3 * torch.randn(ITEMS, WIDTH)).requires_grad_()
@@ -33,7 +33,7 @@ class Step:
         self.weight = torch.rand(POSITIONS)
         self.state, self.vectors = 0.25 * torch.randn(POSITIONS, WIDTH), torch.randn(ITEMS, WIDTH)
         logprobs = (self.state @ self.vectors.T).log_softmax(1)
-        kept, items = logprobs.topk(K, dim=1)
+        kept, items = logprobs.topk(k, dim=1)
         self.best = Best(items, kept, kept.exp().sum(1))
 
     def fused(self, rows: int, distilled: bool) -> Tensor:
@@ -67,10 +67,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--items", type=int, default=100, help="k")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a machine at work, with --threads 1")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
-    step, now = Step(), CLOCKS[chosen.clock]
+    step, now = Step(chosen.items), CLOCKS[chosen.clock]
     ways: dict[str, Callable[[bool], Tensor]] = {"put together": step.composed}
     ways |= {f"blocks of {rows}": lambda distilled, rows=rows: step.fused(rows, distilled) for rows in ROWS}
     found: dict[tuple[str, bool], list[float]] = {(way, taught): [] for way in ways for taught in (False, True)}
