@@ -19,6 +19,8 @@ from ckd.stages.distill.fused import Best, Voice, fused_losses
 from ckd.stages.distill.losses import in_batch, top_k
 
 POSITIONS, ITEMS, TARGETS, WIDTH = 9_300, 3_416, 2_066, 64
+Losses = tuple[str, ...]
+TAUGHT: tuple[Losses, ...] = ((), ("top_k",), ("in_batch",), ("in_batch", "top_k"))
 ROWS = (64, 128, 256, 512, 1_024, 2_048, POSITIONS)
 
 
@@ -36,28 +38,29 @@ class Step:
         kept, items = logprobs.topk(k, dim=1)
         self.best = Best(items, kept, kept.exp().sum(1))
 
-    def fused(self, rows: int, distilled: bool) -> Tensor:
+    def fused(self, rows: int, losses: Losses) -> Tensor:
         """Return the loss in closed form, by blocks of some rows."""
         distinct = torch.unique(self.target)
         vectors = self.vectors[distinct].T
         voice = Voice(
-            self.weight,
-            self.weight,
+            self.weight if "top_k" in losses else None,
+            self.weight if "in_batch" in losses else None,
             best=lambda here: Best(*(part[here] for part in self.best)),
             among=lambda here: self.state[here] @ vectors,
         )
-        voices = [voice] if distilled else []
+        voices = [voice] if losses else []
         return fused_losses(self.states, self.items, self.target, distinct, self.weight, voices, 1.0, rows).total
 
-    def composed(self, distilled: bool) -> Tensor:
+    def composed(self, taught: Losses) -> Tensor:
         """Return the same loss put together."""
         logits = self.states @ self.items.T
         logsumexp = logits.logsumexp(1)
         losses = logsumexp - logits.gather(1, self.target.unsqueeze(1)).squeeze(1)
-        if distilled:
-            distinct = torch.unique(self.target)
+        if "top_k" in taught:
             chosen = logits.gather(1, self.best.items)
             losses = losses + top_k(chosen, logsumexp, self.best.logprobs, self.best.kept_mass, 1.0)
+        if "in_batch" in taught:
+            distinct = torch.unique(self.target)
             losses = losses + in_batch(logits[:, distinct], self.state @ self.vectors[distinct].T, 1.0)
         return (self.weight * losses).sum()
 
@@ -72,17 +75,18 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     step, now = Step(chosen.items), CLOCKS[chosen.clock]
-    ways: dict[str, Callable[[bool], Tensor]] = {"put together": step.composed}
-    ways |= {f"blocks of {rows}": lambda distilled, rows=rows: step.fused(rows, distilled) for rows in ROWS}
-    found: dict[tuple[str, bool], list[float]] = {(way, taught): [] for way in ways for taught in (False, True)}
+    ways: dict[str, Callable[[Losses], Tensor]] = {"put together": step.composed}
+    ways |= {f"blocks of {rows}": lambda losses, rows=rows: step.fused(rows, losses) for rows in ROWS}
+    found: dict[tuple[str, Losses], list[float]] = {(way, losses): [] for way in ways for losses in TAUGHT}
     for _ in range(chosen.rounds):
-        for (way, distilled), seconds in found.items():
+        for (way, losses), seconds in found.items():
             began = now()
-            torch.autograd.grad(ways[way](distilled), (step.states, step.items))
+            torch.autograd.grad(ways[way](losses), (step.states, step.items))
             seconds.append(now() - began)
-    print("| losses | plain, ms | distilled, ms |\n|---|---:|---:|")
+    print(f"| ms | {' | '.join(' and '.join(losses) or 'plain' for losses in TAUGHT)} |")
+    print(f"|---|{'---:|' * len(TAUGHT)}")
     for way in ways:
-        shown = [f"{1e3 * min(s):,.0f} ({1e3 * median(s):,.0f})" for s in (found[way, False], found[way, True])]
+        shown = [f"{1e3 * min(s):,.0f} ({1e3 * median(s):,.0f})" for s in (found[way, losses] for losses in TAUGHT)]
         print(f"| {way} | {' | '.join(shown)} |")
 
 
