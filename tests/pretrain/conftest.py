@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from circle_world import circle_corpus
 
 from ckd.stages.teachers.contract import DomainData, TextVectors
 from ckd.storage.artifact import load_artifact
-from ckd.storage.corpus import Corpus
 
 N_ITEMS, USERS = 30, 60
 COLOURS, THINGS = ("red", "blue", "steel", "paper", "glue"), ("tape", "pen", "box", "nail", "ink", "tin")
@@ -116,17 +115,5 @@ def teachers_in() -> Callable[[Path], dict[str, Trained]]:
 def circle() -> Any:
     """A domain in which users walk around a circle of items, each with a text of its own."""
     draw = np.random.default_rng(0)
-    lengths = draw.integers(5, 12, USERS)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    sequence = np.concatenate([(draw.integers(N_ITEMS) + np.arange(n)) % N_ITEMS for n in lengths]).astype(np.int32)
-    items = {
-        "item": np.arange(N_ITEMS, dtype=np.int32),
-        "item_id": [f"item-{code:02d}" for code in range(N_ITEMS)],
-        "title": [f"{COLOURS[code % 5]} {THINGS[code // 5]}" for code in range(N_ITEMS)],
-        "brand": [THINGS[code % 6] for code in range(N_ITEMS)],
-        "categories": pa.nulls(N_ITEMS, pa.string()),
-        "description": pa.nulls(N_ITEMS, pa.string()),
-        "popularity": np.ones(N_ITEMS, np.int64),
-    }
-    corpus = Corpus("circle", pa.table(items), pa.array([f"u{n:03d}" for n in range(USERS)]), offsets, sequence)
+    corpus = circle_corpus(draw, USERS, COLOURS, THINGS)
     return DomainData(corpus, TextVectors(draw.normal(size=(N_ITEMS, 16)).astype(np.float32), "encoder"))

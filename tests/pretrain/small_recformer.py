@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
+from circle_world import circle_corpus
 
 from ckd.stages.teachers.contract import DomainData, Job
 from ckd.stages.teachers.frozen import CONFIG, WEIGHTS
 from ckd.stages.teachers.recformer import NetworkSettings, PretrainSettings, training
 from ckd.stages.teachers.recformer.files import TOKENIZER
-from ckd.storage.corpus import Corpus
 from ckd.storage.keys import Address
 from ckd.storage.progress import forget_training
 from ckd.storage.store import Store
@@ -28,26 +27,8 @@ FILES = (CONFIG, WEIGHTS, TOKENIZER)
 
 
 def circle(seed, users=USERS, step=1):
-    """Users walk around a circle of items, each with a text of its own, by some step: the last item tells the next."""
-    draw = np.random.default_rng(seed)
-    lengths = draw.integers(5, 12, users)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    walks = [(draw.integers(N_ITEMS) + step * np.arange(n)) % N_ITEMS for n in lengths]
-    items = {
-        "item": np.arange(N_ITEMS, dtype=np.int32),
-        "item_id": [f"item-{code:02d}" for code in range(N_ITEMS)],
-        "title": [f"{COLOURS[code % 4]} {THINGS[code // 4]}" for code in range(N_ITEMS)],
-        "brand": [THINGS[code % 5] for code in range(N_ITEMS)],
-        "categories": pa.nulls(N_ITEMS, pa.string()),
-        "description": pa.nulls(N_ITEMS, pa.string()),
-    }
-    return Corpus(
-        "circle",
-        pa.table(items),
-        pa.array([f"u{n:03d}" for n in range(users)]),
-        offsets,
-        np.concatenate(walks).astype(np.int32),
-    )
+    """Users who walk around the items by some step."""
+    return circle_corpus(np.random.default_rng(seed), users, COLOURS, THINGS, step)
 
 
 SOURCES = [DomainData(circle(1)), DomainData(circle(2, 30))]
