@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--distilled", action="store_true")
     parser.add_argument("--taught-share", type=float, default=1.0, help="of a step's positions")
+    parser.add_argument("--loss", nargs="+", default=["in_batch", "top_k"], help="with weight 1 each")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     chosen = parser.parse_args()
@@ -39,7 +40,8 @@ def main() -> None:
     corpus = read_corpus(artifact)
     # No curriculum, so that every epoch serves every sequence, as everybody else's does.
     endless = {"epochs": 10_000, "patience": 10_000, "curriculum": {"pacing": "none"}}
-    settings = DistillSettings.model_validate({**endless, "taught_share": chosen.taught_share})
+    taught = {"taught_share": chosen.taught_share, "loss": dict.fromkeys(chosen.loss, 1.0)}
+    settings = DistillSettings.model_validate({**endless, **taught})
     lesson = None
     if chosen.distilled:
         lesson = prepare_lesson(corpus, artifact, {"random": labels_in(store, corpus)}, settings, device)

@@ -5,9 +5,10 @@
 
 The data have the shape of MovieLens-1M (`world.py`); every trainer has the last 100 items of each history, width 64,
 two blocks, two heads, dropout 0.2, full softmax over the catalogue, batches of 128 sequences, float32 and the same
-number of threads. ckd's distilled student learns from one teacher, both losses, labels read from a store. A round gives
-every trainer a turn of the same number of seconds, the others waiting; ratios are taken within a round, for a machine
-may be several times faster in one minute than in the next. A target is an item to be predicted; padding is none.
+number of threads. ckd's distilled student learns from one teacher, labels read from a store, by both losses where no
+other is named. A round gives every trainer a turn of the same number of seconds, the others waiting; ratios are taken
+within a round, for a machine may be several times faster in one minute than in the next. A target is an item to be
+predicted; padding is none.
 
 The first run makes the data and the labels in `--work` (minutes); they are kept.
 """
@@ -29,6 +30,7 @@ from ckd.storage.store import Store
 HERE = Path(__file__).parent
 PLAIN, DISTILLED, MODEL, FLAT = "ckd, plain", "ckd, distilled", "RecTools SASRecModel", "RecTools FlatSASRecNet"
 HALF, QUARTER = "ckd, distilled, taught_share: 0.5", "ckd, distilled, taught_share: 0.25"
+TOP_K = "ckd, distilled, loss: {top_k: 1}"
 
 
 class Trainer:
@@ -126,6 +128,7 @@ def _commands(work: Path, sequences: Path, peers: str | None) -> dict[str, tuple
         DISTILLED: (sys.executable, distilled),
         HALF: (sys.executable, [*distilled, "--taught-share", "0.5"]),
         QUARTER: (sys.executable, [*distilled, "--taught-share", "0.25"]),
+        TOP_K: (sys.executable, [*distilled, "--loss", "top_k"]),
     }
     if peers:
         theirs = [str(HERE / "peers.py"), str(sequences)]
