@@ -12,7 +12,7 @@ run: .venv/.ready
 	$(BIN)/ckd distill
 
 test: .venv/.ready
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 faults: .venv/.ready
 	$(BIN)/pytest -m faults --faults=long --numprocesses 2 --dist loadfile
@@ -27,7 +27,7 @@ check: .venv/.ready
 .venv/.ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ckd needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[sample,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable '.[sample,dev]'
 	touch $@
 
 clean:
