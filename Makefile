@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# What is imported is compiled once: the tests start hundreds of processes, and nothing is compiled at the installation.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test faults check clean
 

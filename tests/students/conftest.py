@@ -1,28 +1,15 @@
-"""The small worlds that distillation is tested on, and small corpora whose items are described."""
+"""Small worlds as distillation is tested on, and small corpora whose items are described."""
 
 from collections.abc import Callable, Sequence
-from importlib.util import module_from_spec, spec_from_file_location
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from small_worlds import MakeWorld, world_in
 
 from ckd.storage.corpus import Corpus
-
-_AT = Path(__file__).parents[1] / "distill" / "conftest.py"
-
-
-def _worlds():
-    # Test folders are no packages: one cannot import from another.
-    spec = spec_from_file_location("worlds_of_distill", _AT)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make_world = _worlds().make_world
 
 Texts = Sequence[str | None]
 MakeCorpus = Callable[..., Corpus]
@@ -45,6 +32,12 @@ def described_corpus(
         offsets=np.cumsum([0, *map(len, sequences)]).astype(np.int64),
         sequence=np.array([item for sequence in sequences for item in sequence], np.int32),
     )
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> MakeWorld:
+    """A function of sequences and the size of the catalogue; each call makes a store of its own."""
+    return partial(world_in, tmp_path)
 
 
 @pytest.fixture(scope="session")
