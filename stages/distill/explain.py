@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ckd.stages.batching import training_windows
+from ckd.stages.distill.controls import controlled
 from ckd.stages.distill.curriculum import combined, first_epoch, ranks, served, term_values
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, State, Suggestion, Term, User
 from ckd.stages.distill.holding import scratch_of
 from ckd.stages.distill.settings import CurriculumSettings, DistillSettings
-from ckd.stages.distill.teaching import taught_labels
+from ckd.stages.distill.teaching import stored_labels
 from ckd.stages.distill.weighting import scaled_gate, weigh
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import HELD_OUT, Corpus
@@ -113,10 +114,12 @@ class _Domain:
         self.epoch = int(min(self._first.max(), settings.epochs))
         self.served = served(hardness, self.epoch, settings.curriculum)
         scratch = scratch_of(labels.values(), settings)
-        taught = {name: taught_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
+        stored = {name: stored_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
+        blocks, rows = zip(*stored.values(), strict=True)
+        self._weights = weigh(blocks, rows, corpus.n_items, settings.weighting)
+        taught = {name: controlled(*labelled, settings.control) for name, labelled in stored.items()}
         self._blocks = {name: block for name, (block, _) in taught.items()}
         self._rows = {name: row for name, (_, row) in taught.items()}
-        self._weights = weigh([*self._blocks.values()], [*self._rows.values()], corpus.n_items, settings.weighting)
         self.labelled: Bools = np.any(self._weights.teacher, axis=0)
         self.seen = self.cut.held(corpus)
         used = self.labelled & self.cut.take(self.served).held(corpus)

@@ -30,6 +30,9 @@ def relevant_teaching(distill: DistillSettings, teachers: Collection[Collection[
     # Every loss is looked up by its weight and passed over at zero; a term of weight zero adds 0 to each user's sum.
     values["loss"] = _weighted(distill.loss)
     values["curriculum"]["difficulty"] = _weighted(distill.curriculum.difficulty)
+    if distill.control != "none":
+        # Students that were trained while a control's own labels were weighed have other keys.
+        values["weighed"] = "without control"
     for name, matters in _OPTIONS.items():
         if not matters(played, several):
             _leave_out(values, name)

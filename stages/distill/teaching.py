@@ -79,10 +79,11 @@ class Teaching:
         Raises:
             UserError: a loss needs what the labels do not hold, or a teacher has no label to train on.
         """
-        blocks, rows, opinions = [], [], []
+        stored, opinions = [], []
         scratch = scratch_of(labels.values(), settings)
         for teacher, artifact in labels.items():
-            block, row = taught_labels(teacher, artifact, corpus, settings, scratch)
+            stored.append(stored_labels(teacher, artifact, corpus, settings, scratch))
+            block, row = controlled(*stored[-1], settings.control)
             fold = fold_of_rows(artifact, block, corpus)
             vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
@@ -90,8 +91,6 @@ class Teaching:
                 raise UserError(_no_scores(teacher, artifact, settings))
             if settings.loss.get("rank") and out_of_order(artifact, block, corpus.n_items):
                 raise UserError(_no_order(teacher, corpus.n_items))
-            blocks.append(block)
-            rows.append(row)
             above = partial(above_the_rest, artifact, n_items=corpus.n_items)
             ranked = per_item(block, above, scratch) if settings.loss.get("rank") else None
             opinion = Opinion.of(
@@ -109,6 +108,7 @@ class Teaching:
                 streamed=scratch is not None,
             )
             opinions.append(opinion)
+        blocks, rows = zip(*stored, strict=True)
         return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
 
     def item_vectors(self) -> list[npt.NDArray[np.float32]]:
@@ -229,10 +229,12 @@ def refuse_empty(teacher: str, block: LabelBlock) -> None:
         )
 
 
-def taught_labels(
+def stored_labels(
     teacher: str, artifact: Artifact, corpus: Corpus, settings: DistillSettings, scratch: Path | None = None
 ) -> tuple[LabelBlock, Int64s]:
-    """Return what of one teacher's labels is taught, and the row of each position of the corpus or -1.
+    """Return what of one teacher's labels is used, and the row of each position of the corpus or -1.
+
+    These are weighed. What is taught is these under a control, which changes what a teacher says and not what it counts.
 
     Args:
         teacher: its name.
@@ -243,7 +245,7 @@ def taught_labels(
     """
     block = training_labels(artifact, corpus, settings, scratch)
     refuse_empty(teacher, block)
-    return controlled(block, row_index(block, corpus), settings.control)
+    return block, row_index(block, corpus)
 
 
 def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:

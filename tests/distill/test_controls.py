@@ -77,3 +77,21 @@ def test_more_items_than_are_stored_are_all_of_them(random_world: Any, labels: A
     block = training_labels(labels, random_world.corpus, settings())
     assert cut_to(block, 99) is block
     assert cut_to(block, None) is block
+
+
+@pytest.mark.parametrize("control", ["shuffled", "one_hot"])
+def test_a_control_changes_what_teachers_say_and_not_what_they_count(random_world: Any, control: str) -> None:
+    draw, shape = np.random.default_rng(4), (random_world.corpus.n_positions, random_world.corpus.n_items)
+    both = {name: random_world.label(name, draw.normal(0, 2, shape), 6) for name in ("one", "other")}
+    weighting = {"gate_confidence": 1.0}
+    plain, under_control = (
+        Teaching.load(random_world.corpus, both, settings(control=name, weighting=weighting), CPU)
+        for name in ("none", control)
+    )
+    assert len(np.unique(plain.gate[plain.labelled])) > 10
+    np.testing.assert_array_equal(under_control.gate, plain.gate)
+    place, batch = torch.from_numpy(np.flatnonzero(plain.labelled)), torch.zeros(1, dtype=torch.int64)
+    for voice, same in zip(under_control.voices(place, batch), plain.voices(place, batch), strict=True):
+        assert voice.top_k is not None
+        assert same.top_k is not None
+        torch.testing.assert_close(voice.top_k, same.top_k, rtol=0, atol=0)
