@@ -7,11 +7,11 @@ from ckd.pipeline.plan import Run
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import Row, number, print_numbers
 from ckd.pipeline.report.teachers import teacher_ranks
-from ckd.stages.evaluate.bootstrap import Gain, relative_gains
+from ckd.stages.evaluate.bootstrap import Gain, relative_gain, relative_gains
 from ckd.stages.evaluate.metrics import Ranks, metric_names, metrics, row_metrics
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.storage.artifact import Artifact
-from ckd.storage.runs import read_metrics, read_ranks
+from ckd.storage.runs import read_ranks
 
 Runs = Mapping[Run, Artifact]
 """Each student that was trained, and where it is kept."""
@@ -51,24 +51,38 @@ def student_tables(runs: Runs, labels: Labels, evaluate: EvaluateSettings, alpha
         "resamples). ms/1k users: the ten best items of 1,000 users, item vectors precomputed, measured when the "
         "labels or the run were made."
     )
-    for line in (*partial, *_harmed(runs, alpha)):
+    for line in (*partial, *_harmed(runs, evaluate, alpha)):
         console.print(line)
 
 
-def _harmed(runs: Runs, alpha: float) -> Iterator[str]:
+def _harmed(runs: Runs, evaluate: EvaluateSettings, alpha: float) -> Iterator[str]:
     """Yield a line about each student that is worse with its teachers, on validation: by test nothing is chosen."""
     for run, kept in runs.items():
         plain = runs.get(run._replace(distilled=False))
         if not run.distilled or plain is None:
             continue
         for domain in run.domains:
-            without, taught = (read_metrics(one, domain)["valid"]["ndcg@10"] for one in (plain, kept))
-            if taught < without:
+            harm = loss_of(*(read_ranks(one, domain, "valid") for one in (plain, kept)), evaluate.bootstrap)
+            if harm is not None:
                 yield (
                     f"{run.student} in {domain}: worse with its teachers than without, on validation (NDCG@10 "
-                    f"{taught:.4f} for {without:.4f}); let them weigh less: "
-                    f"ckd distill --grid distill.alpha={alpha / 4:g},{alpha / 2:g}"
+                    f"{harm.percent:+.1f} %, {harm.low:+.1f} .. {harm.high:+.1f}); let them weigh less: try the same "
+                    f"command with --grid distill.alpha={alpha / 4:g},{alpha / 2:g}"
                 )
+
+
+def loss_of(plain: Ranks, distilled: Ranks, resamples: int) -> Gain | None:
+    """Return the gain of distillation in NDCG@10 where it is a loss that users drawn anew would see, else None.
+
+    Args:
+        plain, distilled: of the same users.
+        resamples: of the bootstrap; the interval of 95 % must lie below zero.
+    """
+    before, after = (row_metrics(ranks, (10,))["ndcg@10"] for ranks in (plain, distilled))
+    if after.mean() >= before.mean():
+        return None
+    gain = relative_gain(before, after, resamples)
+    return gain if gain.high < 0 else None
 
 
 def _student_rows(runs: Runs, domain: str, student: str, evaluate: EvaluateSettings) -> Iterator[Row]:

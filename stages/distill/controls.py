@@ -20,7 +20,7 @@ def controlled(
     ``shuffled`` gives every labelled position the label of another one drawn at random: a student that gains from it
     gains from smoothing. ``one_hot`` leaves of every label the teacher's best item alone, with all the probability: a
     student that gains as much from it gains nothing from softness. Confidence and consistency are to be those of the
-    labels without a control: best items alone hardly ever agree, and a gate that is zero there would be a second change.
+    labels without a control: best items alone hardly agree, and a gate of zero there would be a second change.
 
     Args:
         block: labels of N positions.

@@ -234,7 +234,7 @@ def stored_labels(
 ) -> tuple[LabelBlock, Int64s]:
     """Return what of one teacher's labels is used, and the row of each position of the corpus or -1.
 
-    These are weighed. What is taught is these under a control, which changes what a teacher says and not what it counts.
+    These are weighed. What is taught is these under a control: that changes what a teacher says, not what it counts.
 
     Args:
         teacher: its name.
