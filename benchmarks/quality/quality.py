@@ -3,6 +3,7 @@
 Train and print one table, from the labels that `ckd precompute` of the same file has left in the store:
 
     ckd -c benchmarks/quality/two.yaml precompute
+    python benchmarks/quality/quality.py benchmarks/quality/two.yaml all --seeds 3 --jobs 2
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml students --seeds 3 --jobs 2
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml ablation --seeds 3 --students sasrec
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml items --seeds 3 --students sasrec
@@ -10,14 +11,16 @@ Train and print one table, from the labels that `ckd precompute` of the same fil
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml serving --seeds 3
     python benchmarks/quality/quality.py benchmarks/quality/two.yaml tune --seeds 1 --students gru4rec
 
-`tune` tries the grid of one student, four points, without and with teachers; its first two rows are the defaults. What
-is in the store is not trained again, so each can be interrupted and repeated; `--no-train` prints what there is.
+`all` is `students` and `serving` of every student, and `ablation`, `items` and `bands` of the first one. `tune` tries
+the grid of one student, four points, without and with teachers; its first two rows are the defaults. What is in the
+store is not trained again, so each can be interrupted and repeated; `--no-train` prints what there is.
 """
 
 import argparse
 from pathlib import Path
 
 from bands import print_bands
+from items import print_items
 from runs import Experiment, only
 from tables import METRICS, print_students
 from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher, recipes
@@ -25,13 +28,15 @@ from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher, recipes
 from ckd.pipeline.plan import Plan
 
 STEPS = ("students", "ablation", "items", "bands", "serving", "tune")
+OF_ALL = {"students": False, "ablation": True, "items": True, "bands": True, "serving": False}
+"""The steps of `all`, and whether each is of the first student alone."""
 
 
 def main() -> None:
-    """Run one step."""
+    """Run one step, or all of them."""
     parser = argparse.ArgumentParser(description="What distillation is worth.")
     parser.add_argument("file", type=Path)
-    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("step", choices=(*STEPS, "all"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--students", nargs="*", default=[])
@@ -41,25 +46,52 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-train", action="store_true")
     arguments = parser.parse_args()
-    overrides = only(arguments.file, arguments.set, arguments.students, arguments.domains)
-    experiment = Experiment(arguments.file, overrides, arguments.seeds)
-    plan = Plan(experiment.request(Variant("as configured")).load())
-    variants = _variants(arguments.step, plan)
+    if arguments.step != "all":
+        _run(arguments.step, arguments.students, arguments)
+        return
     if arguments.variants:
-        variants = [variant for variant in variants if variant.name in (NONE.name, *arguments.variants)]
+        raise SystemExit("all: --variants names some of one step; run that step")
+    students = arguments.students or [*_plan(arguments, []).configuration.students]
+    for step, of_one in OF_ALL.items():
+        print(f"\n## {step}\n")
+        _run(step, students[:1] if of_one else students, arguments)
+
+
+def _experiment(arguments: argparse.Namespace, students: list[str]) -> Experiment:
+    overrides = only(arguments.file, arguments.set, students, arguments.domains)
+    return Experiment(arguments.file, overrides, arguments.seeds)
+
+
+def _plan(arguments: argparse.Namespace, students: list[str]) -> Plan:
+    return Plan(_experiment(arguments, students).request(Variant("as configured")).load())
+
+
+def _run(step: str, students: list[str], arguments: argparse.Namespace) -> None:
+    experiment, plan = _experiment(arguments, students), _plan(arguments, students)
+    variants = _chosen(_variants(step, plan), arguments.variants)
     if not arguments.no_train:
         experiment.train(variants, arguments.jobs)
     found = experiment.find(variants)
-    if arguments.step == "bands":
+    if step == "bands":
         for student in plan.configuration.students:
             print(f"\n{student}\n")
             print_bands(plan, found, student, variants[-1], arguments.metric)
-    elif arguments.step == "serving":
+    elif step == "serving":
         from serving import print_serving  # matplotlib is needed for the picture only
 
         print_serving(plan, found, variants[-1], Path(__file__).parent / "serving.png")
+    elif step == "items":
+        print_items(plan, found, [variant for variant in KEPT_ITEMS if variant in variants])
     else:
         print_students(plan, found, variants)
+
+
+def _chosen(variants: list[Variant], names: list[str]) -> list[Variant]:
+    """Return no distillation and the variants of some names; none named is all."""
+    if unknown := set(names) - {variant.name for variant in variants}:
+        known = ", ".join(repr(variant.name) for variant in variants)
+        raise SystemExit(f"--variants: there is no {' and no '.join(map(repr, sorted(unknown)))}, only {known}")
+    return [variant for variant in variants if not names or variant.name in (NONE.name, *names)]
 
 
 def _variants(step: str, plan: Plan) -> list[Variant]:

@@ -32,13 +32,18 @@ def print_students(plan: Plan, found: Found, variants: Sequence[Variant]) -> Non
 
 
 def _row(found: Found, domain: str, student: str, variant: Variant) -> str:
+    return " | ".join([f"| {domain}", student, variant.name, *cells_of(found, domain, student, variant)]) + " |"
+
+
+def cells_of(found: Found, domain: str, student: str, variant: Variant) -> list[str]:
+    """Return what the runs of one variant came to: how many, on validation, on test, and the gain over none."""
     runs = found[domain, student, variant.name]
     each = [values(run, domain) for run in runs]
     cells = [spread([one[name].mean() for one in each]) for name in METRICS]
     valid = spread([read_metrics(run, domain)["valid"]["ndcg@10"] for run in runs])
     gain = gain_over_none(found, domain, student, variant)
     shown = "" if gain is None else shown_gain(gain)
-    return " | ".join([f"| {domain}", student, variant.name, str(len(runs)), valid, *cells, f"{shown} |"])
+    return [str(len(runs)), valid, *cells, shown]
 
 
 def gain_over_none(found: Found, domain: str, student: str, variant: Variant) -> Gain | None:

@@ -48,14 +48,22 @@ ABLATION = [
     Variant("labels shuffled among positions", ("distill.control=shuffled",)),
 ]
 
-KEPT_ITEMS = [
-    variant
-    for k in (5, 10, 20, 50, 100, 200)
-    for variant in (
-        Variant(f"k = {k}, with states", (f"distill.teacher_items={k}", "distill.loss={in_batch: 1, top_k: 1}")),
-        Variant(f"k = {k}, without", (f"distill.teacher_items={k}", "distill.loss={top_k: 1}")),
-    )
-]
+
+@dataclass(frozen=True)
+class KeptItems(Variant):
+    """Labels as if no more than k items of each position were stored, with the teacher's states or without."""
+
+    k: int = 0
+    states: bool = False
+
+
+def _kept(k: int, states: bool) -> KeptItems:
+    losses = "{in_batch: 1, top_k: 1}" if states else "{top_k: 1}"
+    name = f"k = {k}, {'with states' if states else 'without'}"
+    return KeptItems(name, (f"distill.teacher_items={k}", f"distill.loss={losses}"), k, states)
+
+
+KEPT_ITEMS = [_kept(k, states) for k in (5, 10, 20, 50, 100, 200) for states in (True, False)]
 
 _POINTS = {
     "sasrec": ({"learning_rate": 5e-4}, {"learning_rate": 2e-3}, {"dropout": 0.5}),
