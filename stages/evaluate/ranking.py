@@ -13,6 +13,8 @@ Scorer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], torch.Tensor]
 """(user codes [n], history lengths [n]) -> scores [n, n_items]; the history is the user's first items."""
 
 ROWS_PER_BLOCK = 512
+SCORES_PER_BLOCK = 1 << 26
+"""Scores that are held at a time, 256 MiB of float32; from 131,072 items on that means fewer users."""
 
 
 def rank_targets(
@@ -20,7 +22,7 @@ def rank_targets(
     corpus: Corpus,
     split: str,
     mask_history: bool = False,
-    rows_per_block: int = ROWS_PER_BLOCK,
+    rows_per_block: int | None = None,
 ) -> npt.NDArray[np.int32]:
     """Return the rank of each user's held-out target in the full ranking, int32 [n_users], 1 is best.
 
@@ -32,8 +34,9 @@ def rank_targets(
         corpus: the domain.
         split: ``valid`` or ``test``.
         mask_history: take the items of the history out of the ranking, except the target itself.
-        rows_per_block: users scored at a time.
+        rows_per_block: users scored at a time; as many as memory is meant for by default.
     """
+    rows_per_block = rows_per_block or users_per_block(corpus.n_items)
     held_out = {"valid": HELD_OUT, "test": 1}[split]
     position = (corpus.lengths - held_out).astype(np.int32)
     target = corpus.sequence[corpus.offsets[:-1] + position]
@@ -45,6 +48,11 @@ def rank_targets(
             scores = without_history(scores, corpus, users, position[users], target[users])
         ranks[users] = pessimistic_rank(scores, torch.from_numpy(target[users]).to(scores.device)).cpu().numpy()
     return ranks
+
+
+def users_per_block(n_items: int) -> int:
+    """Return how many users are scored at a time."""
+    return max(1, min(ROWS_PER_BLOCK, SCORES_PER_BLOCK // n_items))
 
 
 def validation_ndcg(scorer: Scorer, corpus: Corpus, mask_history: bool = False) -> float:

@@ -7,13 +7,10 @@ import pyarrow as pa
 import torch
 
 from ckd.stages.best_items import top_k
-from ckd.stages.evaluate.ranking import ROWS_PER_BLOCK, Scorer, without_history
+from ckd.stages.evaluate.ranking import Scorer, users_per_block, without_history
 from ckd.stages.export.audience import Audience
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-
-SCORES_PER_BLOCK = 1 << 25
-"""Scores that are held at a time."""
 
 
 def list_schema(corpus: Corpus, titles: bool) -> pa.Schema:
@@ -53,7 +50,7 @@ def best_lists(
     corpus = audience.corpus
     schema = list_schema(corpus, titles)
     ids = corpus.items["item_id"].combine_chunks()
-    block = block or max(1, min(ROWS_PER_BLOCK, SCORES_PER_BLOCK // corpus.n_items))
+    block = block or users_per_block(corpus.n_items)
     for start in range(0, len(audience.users), block):
         users = audience.users[start : start + block]
         whole = corpus.lengths[users].astype(np.int32)

@@ -4,9 +4,10 @@ A kind joins by a line in ``small_students.KINDS``. What is its own, a test modu
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from known_worlds import Array
@@ -25,9 +26,12 @@ from small_students import (
 
 from ckd.stages.batching import training_windows
 from ckd.stages.distill.run import train_run
+from ckd.stages.distill.settings import LossName
 from ckd.stages.distill.train import Lesson, step_losses, train
 from ckd.stages.evaluate.ranking import rank_targets
 from ckd.stages.evaluate.settings import EvaluateSettings
+from ckd.stages.export.audience import Audience
+from ckd.stages.export.recommend import best_lists
 from ckd.stages.students.contract import Domain, Step, side_by_side
 from ckd.stages.students.trained import load_student
 from ckd.storage.artifact import Artifact
@@ -59,6 +63,24 @@ class TestLearning:
             option = training(epochs=student.kind.epochs, alpha=1.0, loss={loss: 1.0})
             distilled = student.trained(world.corpus, lesson(world, labels, option), distill=option)
             assert hits_at_2(distilled, world.corpus) > 0.9, loss
+
+    @pytest.mark.parametrize("loss", get_args(LossName))
+    def test_every_loss_draws_it_towards_the_teacher(self, student: Student, loss: LossName) -> None:
+        world = student.world(silent=True)
+        option = training(alpha=1.0, loss={loss: 1.0}, student_items=3)
+        told = lesson(world, perfect_labels(world, student.truth), option)
+        gate, domain = torch.from_numpy(told.teaching.gate).float(), Domain(0, world.corpus)
+        network = student.build(world.corpus).train()
+        optimiser = torch.optim.Adam(network.parameters(), 1e-2)
+        found = []
+        for _ in range(20):
+            step = student.step(network, domain)
+            truth, taught, count = step_losses(step, told, gate, 1.0)
+            found.append(float(taught / count))
+            optimiser.zero_grad()
+            ((truth + taught) / count).backward()
+            optimiser.step()
+        assert found[-1] < 0.9 * found[0]
 
     def test_the_gradient_reaches_every_parameter(self, student: Student) -> None:
         corpus = student.world().corpus
@@ -283,6 +305,27 @@ class TestSteps:
             torch.testing.assert_close(some.logsumexp, step.scores.logsumexp[chosen])
             torch.testing.assert_close(some.of(some.best(2)), step.scores.of(step.scores.best(2))[chosen])
             torch.testing.assert_close(some.rows(slice(1, 3)).among(every), whole[chosen][1:3])
+
+
+class TestRecommending:
+    @pytest.mark.parametrize("mask_seen", [False, True])
+    def test_the_lists_are_the_best_items_of_the_whole_catalogue(self, student: Student, mask_seen: bool) -> None:
+        corpus = student.world(users=20).corpus
+        network = student.build(corpus).eval()
+        audience = Audience(corpus, np.array([3, 0, 17], np.int32), known=True)
+        lists = pa.Table.from_batches(best_lists(network.scorer(Domain(0, corpus)), audience, 4, mask_seen, block=2))
+        with torch.inference_mode():
+            scores = scored(network, Domain(0, corpus), held_out=0).double().numpy()[audience.users]
+        for row, user in zip(scores, audience.users, strict=True):
+            if mask_seen:
+                row[corpus.sequence_of(int(user))] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :4]
+        kept = np.isfinite(np.take_along_axis(scores, best, 1))
+        assert (
+            lists["user_id"].to_pylist() == np.repeat([f"u{user:04}" for user in audience.users], kept.sum(1)).tolist()
+        )
+        assert lists["item_id"].to_pylist() == [f"i{item:03}" for item in best[kept]]
+        np.testing.assert_allclose(lists["score"].to_numpy(), np.take_along_axis(scores, best, 1)[kept], rtol=1e-4)
 
 
 class TestSeveralDomains:
