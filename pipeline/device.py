@@ -8,16 +8,21 @@ from ckd.pipeline.memory import keep_freed_memory
 from ckd.storage.errors import UserError
 
 
+def gpus(name: str) -> int:
+    """Return how many GPUs a configuration may use."""
+    return torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
+
+
 def chosen_device(name: str) -> torch.device:
     """Return the device that a configuration asks for; the processor's memory is made ready for networks.
 
     Raises:
         UserError: it asks for a GPU and there is none, or torchrun started more processes than there are GPUs.
     """
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = gpus(name)
     if name == "cuda" and not there:
         raise UserError("device: cuda is asked for, but torch sees no GPU here; set device to auto or cpu")
-    if name == "cpu" or not there:
+    if not there:
         keep_freed_memory()
         return torch.device("cpu")
     # torchrun starts one process per GPU.

@@ -25,7 +25,7 @@ from ckd.pipeline.commands.explain import explained
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Sweep: processes that train at the same time.  [default: cores / threads]",
+    help="Sweep: processes that train at the same time.  [default: one per GPU, without one cores / threads]",
 )
 @click.option(
     "--threads",

@@ -36,7 +36,7 @@ def sweep(request: Request, grids: Sequence[str], seeds: int | None, jobs: int |
         request: the configuration that the points vary.
         grids: the texts of ``--grid``.
         seeds: how many, from the configuration's on; None for that one alone.
-        jobs: processes; None for as many as the machine can run.
+        jobs: processes; None for one per GPU, or for as many as the machine can run where there is none.
         threads: of each process; None for one.
 
     Raises:
@@ -94,11 +94,12 @@ def _train(
     jobs: Sequence[Job], wanted: int, signatures: Signatures, processes: int | None, threads: int
 ) -> dict[str, str]:
     """Train runs; return the failed ones with what failed."""
-    from ckd.pipeline.cluster import cores, workers  # distributed takes a second to import
+    from ckd.pipeline.cluster import workers  # distributed takes a second to import
     from ckd.pipeline.sweep.known import known
 
-    processes = min(processes or max(cores() // threads, 1), len(jobs))
-    settings = jobs[0].plan.configuration.cluster
+    configuration = jobs[0].plan.configuration
+    settings = configuration.cluster
+    processes = min(processes or suitable_processes(configuration.device, threads), len(jobs))
     where = settings.scheduler or f"{processes} process{'es' if processes > 1 else ''}"
     already = f", {wanted - len(jobs)} more are in the store" if wanted > len(jobs) else ""
     console.print(f"{len(jobs)} run{'s' if len(jobs) > 1 else ''} to train on {where}{already}")
@@ -113,6 +114,18 @@ def _train(
             time.sleep(_PAUSE)
     _tidy(jobs)
     return tally.failed
+
+
+def suitable_processes(device: str, threads: int) -> int:
+    """Return how many processes train at once by default: one per GPU, else as many as have ``threads`` cores each."""
+    from ckd.pipeline.cluster import cores
+
+    if device != "cpu":
+        from ckd.pipeline.device import gpus  # torch takes seconds to import
+
+        if there := gpus(device):
+            return there
+    return max(cores() // threads, 1)
 
 
 def _round(

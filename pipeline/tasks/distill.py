@@ -51,6 +51,9 @@ def run_of(plan: Plan, run: Run, labels: Mapping[str, Mapping[str, Artifact]], d
         run: which one.
         labels: domain to teacher to its labels; those of the run's domains are read if it is distilled.
         device: where it is trained.
+
+    Raises:
+        UserError: it can't be trained so, or the GPU has no memory left.
     """
     address = plan.run(run)
     if (present := plan.store.find(address)) is not None:
@@ -66,15 +69,21 @@ def run_of(plan: Plan, run: Run, labels: Mapping[str, Mapping[str, Artifact]], d
             if labels[domain]
         }
 
-    return train_run(
-        plan.store,
-        address,
-        corpora,
-        configuration.students[run.student],
-        configuration.distill,
-        configuration.evaluate,
-        lessons if run.distilled else None,
-        configuration.seed,
-        device,
-        epoch_lines(str(run)),
-    )
+    try:
+        return train_run(
+            plan.store,
+            address,
+            corpora,
+            configuration.students[run.student],
+            configuration.distill,
+            configuration.evaluate,
+            lessons if run.distilled else None,
+            configuration.seed,
+            device,
+            epoch_lines(str(run)),
+        )
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{run}: {device} has no memory left; lower distill.batch_size or distill.labels_in_memory, of a sweep "
+            "--jobs, or set device: cpu"
+        ) from error

@@ -164,6 +164,30 @@ def test_started_again_it_trains_nothing_and_prints_the_same_table(distilled, tm
     assert table(done.stdout) == table(distilled.printed)
 
 
+FULL = """
+import sys
+import torch
+
+def no_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+torch.optim.AdamW = no_memory
+from ckd.pipeline.cli import main
+sys.exit(main())
+"""
+
+
+def test_a_gpu_without_memory_is_one_line_and_leaves_nothing(labelled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "full", labelled.store)
+    done = place.ckd("distill", code=FULL)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: small, tiny, plain: cpu has no memory left; lower distill.batch_size or distill.labels_in_memory, of a "
+        "sweep --jobs, or set device: cpu\n"
+    )
+    assert names(place) == set()
+
+
 def test_another_temperature_is_one_new_run(distilled, tmp_path, make_workplace):
     place = make_workplace(tmp_path / "warm", distilled.store)
     before = identities(place)
