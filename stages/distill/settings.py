@@ -31,9 +31,9 @@ class WeightingSettings(Settings):
     )
     consistency: Consistency = Field(
         default="overlap",
-        description="agreement with the other teachers: shared probability on the union of their stored items, "
-        "Jaccard index of their stored items, rank-biased overlap of their order, or none; 1 where only one teacher "
-        "has a label",
+        description="agreement with the other teachers: the probability that both give the items which both stored "
+        "(what only one of them stored counts as none, so it is a lower bound), Jaccard index of their stored items, "
+        "rank-biased overlap of their order, or none; 1 where only one teacher has a label",
     )
     persistence: float = Field(
         default=PERSISTENCE,
@@ -118,7 +118,8 @@ class DistillSettings(Settings):
         default=20,
         ge=1,
         description="the student's own best items that top_k_plus_student adds to the teacher's at every position, "
-        "as the student ranks them at that step",
+        "as the student ranks them at that step; of a kind that scores a sample of the items (fm, deepfm) the best of "
+        "that sample",
     )
     rank_against: Literal["catalogue", "listed"] = Field(
         default="catalogue",

@@ -101,8 +101,8 @@ def pair_agreement(
 ) -> Float64s:
     """Return the agreement of two teachers at N positions, float64 [N].
 
-    ``overlap`` is sum_v min(p(v), q(v)) on the union of the stored items; an item that only one of them stored
-    counts as zero, which makes it a lower bound. ``top_k_jaccard`` is the Jaccard index of the stored items.
+    ``overlap`` is sum_v min(p(v), q(v)) on the items that both stored; one that only one of them stored counts as
+    zero, which makes it a lower bound of that on all items. ``top_k_jaccard`` is the Jaccard index of the stored items.
     ``rank_biased_overlap`` is RBO_ext of the stored items' order, see :func:`depth_weights`.
     """
     n, shift = len(left_rows), np.int64(1) << 32

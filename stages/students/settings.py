@@ -29,7 +29,7 @@ class AttentionSizes(settings.Settings):
 class StudentSettings(settings.Settings):
     """Base of the ``Settings`` of a kind of student; each has a literal field ``kind`` beside these.
 
-    A kind overrides the defaults of the optimiser by its own, found by a search on validation.
+    A kind overrides the defaults of the optimiser by its own, chosen on validation (benchmarks/README.md, Recipes).
     """
 
     scope: Scope = Field(
