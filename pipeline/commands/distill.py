@@ -33,9 +33,19 @@ from ckd.pipeline.commands.explain import explained
     metavar="N",
     help="Sweep: threads of each process.  [default: 1]",
 )
+@click.option("--student", multiple=True, metavar="NAME", help="Only this student; may be given several times.")
+@click.option("--domain", multiple=True, metavar="NAME", help="Only in this domain; may be given several times.")
 @requested
 @explained
-def command(request: Request, grids: tuple[str, ...], seeds: int | None, jobs: int | None, threads: int | None) -> None:
+def command(
+    request: Request,
+    grids: tuple[str, ...],
+    seeds: int | None,
+    jobs: int | None,
+    threads: int | None,
+    student: tuple[str, ...],
+    domain: tuple[str, ...],
+) -> None:
     """Train students from the soft labels.
 
     Unless told otherwise each student is trained twice, without distillation and with it, and the two are compared.
@@ -47,11 +57,14 @@ def command(request: Request, grids: tuple[str, ...], seeds: int | None, jobs: i
     machine (or by those of `cluster: {scheduler: tcp://HOST:PORT}`), runs that several points share only once, and
     listed as by `ckd runs`: ordered by validation, which alone chooses. A run that fails stops no other.
     """
+    from ckd.pipeline.choice import Choice
+
+    choice = Choice(student, domain)
     if grids or any(option is not None for option in (seeds, jobs, threads)):
         from ckd.pipeline.sweep.sweep import sweep
 
-        sweep(request, grids, seeds, jobs, threads)
+        sweep(request, grids, seeds, jobs, threads, choice)
         return
     from ckd.pipeline.tasks.distill import distill
 
-    distill(request.load())
+    distill(request.load(), choice)

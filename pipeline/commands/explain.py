@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from ckd.pipeline.config.models import Configuration
 
 FORMATS = ("table", "json")
-_OPTIONS = ("user", "domain", "student", "positions", "items", "form")
-_COMMON = ("file", "overrides", "explain")
+_OPTIONS = ("user", "positions", "items", "form")
+_COMMON = ("file", "overrides", "explain", "student", "domain")
 
 
 def explained(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--explain``, with which it explains instead of doing its work, and the options of that."""
+    """Give a command ``--explain``, with which it explains instead of doing its work, and the options of that.
+
+    The command's own ``--student`` and ``--domain`` say which one is explained, and where.
+    """
 
     @click.option("--explain", is_flag=True, help="Train nothing; show what a few users' students are taught, and why.")
     @click.option("--user", multiple=True, metavar="ID", help="Explain this user; may be given several times.")
-    @click.option("--domain", multiple=True, metavar="NAME", help="Explain in this domain; may be given several times.")
-    @click.option("--student", metavar="NAME", help="Explain for this student.  [default: the first]")
     @click.option(
         "--positions",
         type=click.IntRange(min=1),
@@ -57,7 +58,10 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
         refuse_mixed(explain)
         if not explain:
             return function(request, **options)
-        return _show(request.load(), **own)
+        students = options["student"]
+        if len(students) > 1:
+            raise click.UsageError("--explain shows what one student is taught; name it with one --student")
+        return _show(request.load(), options["domain"], *(students or (None,)), **own)
 
     return command
 
@@ -80,9 +84,9 @@ def refuse_mixed(explain: bool) -> None:
 
 def _show(
     configuration: Configuration,
-    user: tuple[str, ...],
     domain: tuple[str, ...],
     student: str | None,
+    user: tuple[str, ...],
     positions: int,
     items: int,
     form: str,

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+from ckd.pipeline.choice import EVERYTHING, Choice
 from ckd.pipeline.commands import DEFAULT_FILE, Request
 from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.config.models import Configuration
@@ -23,16 +24,19 @@ _ADVICE = re.compile(r"(?<=`)ckd \w+(?=`)")
 Point = tuple[Override, ...]
 
 
-def planned_points(request: Request, grids: Sequence[str], seeds: int | None) -> list[SharingPlan]:
+def planned_points(
+    request: Request, grids: Sequence[str], seeds: int | None, choice: Choice = EVERYTHING
+) -> list[SharingPlan]:
     """Return the plan of every point, all points of the first seed first.
 
     Args:
         request: the configuration that the points vary.
         grids: the texts of ``--grid``.
         seeds: how many seeds, from the configuration's on; None for that one alone.
+        choice: the students that are meant.
 
     Raises:
-        UserError: values, points or seeds are wrong, or labels are missing; one line per problem.
+        UserError: values, points, seeds or names are wrong, or labels are missing; one line per problem.
     """
     points, configurations = _checked(request, grids, seeds)
     origins: dict[str, Plan] = {}
@@ -40,7 +44,9 @@ def planned_points(request: Request, grids: Sequence[str], seeds: int | None) ->
     for configuration in configurations:
         bound = canonical_json(configuration.model_dump(mode="json", exclude=FREE))
         plans.append(SharingPlan(configuration, origins.setdefault(bound, Plan(configuration))))
-    if lines := dict.fromkeys(_missing(request, points, plans)):
+    for plan in plans:
+        choice.checked(plan.configuration)
+    if lines := dict.fromkeys(_missing(request, points, plans, choice)):
         raise UserError("\n".join(lines))
     return [plan if not more else _reseeded(plan, more) for more in range(seeds or 1) for plan in plans]
 
@@ -101,13 +107,11 @@ def _matters(override: Override, points: Sequence[Point]) -> bool:
     return any(override not in point for point in points)
 
 
-def _missing(request: Request, points: Sequence[Point], plans: Sequence[Plan]) -> Iterator[str]:
+def _missing(request: Request, points: Sequence[Point], plans: Sequence[Plan], choice: Choice) -> Iterator[str]:
     """Yield a line for labels that are not there, with the command that makes them for the point that needs them."""
-    if plans and not plans[0].configuration.students:
-        yield "students: the configuration names no student, so there is nothing to train"
     for point, plan in zip(points, plans, strict=True):
         options = _options(request, point)
-        for run in plan.runs():
+        for run in choice.runs(plan):
             try:
                 labels_of(plan, run)
             except UserError as error:

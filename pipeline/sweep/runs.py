@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ckd.pipeline.choice import EVERYTHING, Choice
 from ckd.pipeline.plan import Plan, Run
 from ckd.storage.artifact import Artifact
 from ckd.storage.keys import Address
@@ -23,9 +24,9 @@ class Job:
     address: Address
 
 
-def runs_of(plan: "SharingPlan") -> Iterator[Job]:
-    """Yield the runs of a plan."""
-    for run in plan.runs():
+def runs_of(plan: "SharingPlan", choice: Choice = EVERYTHING) -> Iterator[Job]:
+    """Yield the chosen runs of a plan."""
+    for run in choice.runs(plan):
         yield Job(plan, run, plan.run(run))
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ckd.pipeline.choice import EVERYTHING, Choice
 from ckd.pipeline.commands import Request
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.leaderboard import print_leaderboard
@@ -29,7 +30,14 @@ _PAUSE = 1.0
 Signatures = dict[Path, Signature]
 
 
-def sweep(request: Request, grids: Sequence[str], seeds: int | None, jobs: int | None, threads: int | None) -> None:
+def sweep(
+    request: Request,
+    grids: Sequence[str],
+    seeds: int | None,
+    jobs: int | None,
+    threads: int | None,
+    choice: Choice = EVERYTHING,
+) -> None:
     """Train the students of every point for every seed and print them as a leaderboard.
 
     Args:
@@ -38,15 +46,16 @@ def sweep(request: Request, grids: Sequence[str], seeds: int | None, jobs: int |
         seeds: how many, from the configuration's on; None for that one alone.
         jobs: processes; None for one per GPU, or for as many as the machine can run where there is none.
         threads: of each process; None for one.
+        choice: the students that are meant.
 
     Raises:
         UserError: something in the points is wrong, labels are missing or damaged, or runs failed; a line for each.
     """
-    plans = planned_points(request, grids, seeds)
+    plans = planned_points(request, grids, seeds, choice)
     cluster = plans[0].configuration.cluster
     if cluster.scheduler is not None and jobs is not None:
         raise UserError(f"--jobs: {cluster.scheduler} has its own workers; leave --jobs out, or set cluster=local")
-    wanted = {job.address.key: job for plan in plans for job in runs_of(plan)}
+    wanted = {job.address.key: job for plan in plans for job in runs_of(plan, choice)}
     todo = [job for job in wanted.values() if job.plan.store.find(job.address) is None]
     failed: dict[str, str] = {}
     if todo:

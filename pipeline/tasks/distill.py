@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from ckd.pipeline.choice import Choice
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
 from ckd.pipeline.plan import Plan, Run
@@ -17,16 +18,18 @@ from ckd.storage.corpus import read_corpus
 from ckd.storage.errors import UserError
 
 
-def distill(configuration: Configuration) -> None:
+def distill(configuration: Configuration, choice: Choice) -> None:
     """Train the students that are not in the store and print the tables of all.
 
+    Args:
+        configuration: what is asked for.
+        choice: the students that are meant.
+
     Raises:
-        UserError: there is no student, or labels that they learn from are not in the store.
+        UserError: there is no such student, or labels that they learn from are not in the store.
     """
     plan = Plan(configuration)
-    if not configuration.students:
-        raise UserError("students: the configuration names no student, so there is nothing to train")
-    wanted = list(plan.runs())
+    wanted = choice.checked(configuration).runs(plan)
     taught = dict.fromkeys(domain for run in wanted if run.distilled for domain in run.domains)
     labels = {domain: plan.ready_labels(domain) for domain in taught}
     _check(plan, wanted, labels)

@@ -164,6 +164,20 @@ def test_started_again_it_trains_nothing_and_prints_the_same_table(distilled, tm
     assert table(done.stdout) == table(distilled.printed)
 
 
+def test_some_students_are_trained_alone(distilled, tmp_path, make_workplace):
+    place = make_workplace(tmp_path / "some", distilled.store)
+    other = ("--set", "students.other={kind: gru4rec, hidden: 8}")
+    done = place.ckd("distill", *SHORT, *other, "--student", "other", "--domain", "tiny")
+    assert done.returncode == 0, done.stderr
+    assert {line.split("  epoch ")[0] for line in lines_of_training(done.stdout)} == {
+        "  other, tiny, plain",
+        "  other, tiny, distilled",
+    }
+    assert "small" not in done.stdout
+    done = place.ckd("distill", "--student", "othr")
+    assert (done.returncode, done.stderr) == (2, "error: --student: no student is named 'othr'; known: small\n")
+
+
 FULL = """
 import sys
 import torch

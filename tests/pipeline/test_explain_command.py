@@ -206,13 +206,20 @@ def test_missing_labels_and_a_missing_corpus_are_the_usual_line(workplace, monke
     assert capsys.readouterr() == ("", "error: the store has no corpus of domain tiny; run `ckd precompute`\n")
 
 
-@pytest.mark.parametrize("option", ["--user", "--domain", "--student", "--positions", "--items"])
+@pytest.mark.parametrize("option", ["--user", "--positions", "--items"])
 def test_an_option_of_the_explanation_without_it_is_refused_before_anything_is_trained(
     workplace, monkeypatch, capsys, option: str
 ) -> None:
     monkeypatch.chdir(workplace.folder)
     assert main(["distill", option, "3"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"Error: {option} says what to explain; add --explain"
+
+
+def test_it_is_of_one_student(workplace, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(workplace.folder)
+    assert main(["distill", "--explain", "--student", "small", "--student", "other"]) == 2
+    line = "Error: --explain shows what one student is taught; name it with one --student"
+    assert capsys.readouterr().err.splitlines()[-1] == line
 
 
 def test_an_option_of_the_training_beside_it_is_refused() -> None:

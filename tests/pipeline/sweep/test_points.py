@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from ckd.pipeline.choice import Choice
 from ckd.pipeline.commands import Request
 from ckd.pipeline.sweep.points import planned_points
 from ckd.pipeline.sweep.runs import runs_of
@@ -100,6 +101,18 @@ def test_labels_that_are_not_there_are_named_with_the_command_that_makes_them(la
 
 def test_a_point_that_learns_from_no_teacher_needs_no_labels(workplace):
     assert len(set(keys(plans(workplace, "distill.alpha=0", "labels.top_k=3,4")))) == 1
+
+
+def test_a_sweep_of_some_students_needs_the_labels_of_no_other(workplace):
+    two = ("students.other={kind: gru4rec}", "students.other.scope=joint")
+    point = Request(workplace.folder / "pipeline.yaml", two)
+    with pytest.raises(UserError, match="no labels of teacher uni"):
+        planned_points(point, (), None)
+    with pytest.raises(UserError, match="--student: no student is named 'othr'; did you mean other"):
+        planned_points(point, (), None, Choice(("othr",)))
+    some = Choice(("other",))
+    (plan,) = planned_points(Request(point.file, (*two, "distill.alpha=0")), (), None, some)
+    assert [str(job.run) for job in runs_of(plan, some)] == ["other, tiny, plain"]
 
 
 def test_without_a_student_there_is_nothing_to_train(labelled):
