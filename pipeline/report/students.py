@@ -62,7 +62,8 @@ def _harmed(runs: Runs, evaluate: EvaluateSettings, alpha: float) -> Iterator[st
         if not run.distilled or plain is None:
             continue
         for domain in run.domains:
-            harm = loss_of(*(read_ranks(one, domain, "valid") for one in (plain, kept)), evaluate.bootstrap)
+            before, after = (read_ranks(one, domain, "valid") for one in (plain, kept))
+            harm = loss_of(before, after, evaluate.bootstrap)
             if harm is not None:
                 yield (
                     f"{run.student} in {domain}: worse with its teachers than without, on validation (NDCG@10 "
