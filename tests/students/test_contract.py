@@ -76,7 +76,7 @@ class TestLearning:
         for _ in range(20):
             step = student.step(network, domain)
             truth, taught, count = step_losses(step, told, gate, 1.0)
-            found.append(float(taught / count))
+            found.append(float((taught / count).detach()))
             optimiser.zero_grad()
             ((truth + taught) / count).backward()
             optimiser.step()
