@@ -21,21 +21,20 @@ class Choice:
     students: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
 
-    def checked(self, configuration: Configuration) -> "Choice":
-        """Return the same.
+    def check(self, configuration: Configuration, purpose: str = "train") -> None:
+        """Refuse names that the configuration has not.
 
         Raises:
-            UserError: the configuration has no student or domain of a name, or no student at all.
+            UserError: it has no student or domain of a name, or no student at all; one line per name.
         """
         if not configuration.students:
-            raise UserError("students: the configuration names no student, so there is nothing to train")
+            raise UserError(f"students: the configuration names no student, so there is nothing to {purpose}")
         named = (("student", self.students, configuration.students), ("domain", self.domains, configuration.domains))
         problems = [
             f"--{what}: {unnamed(what, name, known)}" for what, names, known in named for name in _unknown(names, known)
         ]
         if problems:
             raise UserError("\n".join(problems))
-        return self
 
     def runs(self, plan: Plan) -> list[Run]:
         """Return those of the runs of a plan, in its order."""

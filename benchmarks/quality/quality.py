@@ -18,6 +18,7 @@ store is not trained again, so each can be interrupted and repeated; `--no-train
 
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 from bands import print_bands
 from items import print_items
@@ -43,9 +44,12 @@ def main() -> None:
     parser.add_argument("--domains", nargs="*", default=[])
     parser.add_argument("--variants", nargs="*", default=[], help="names of some; all by default")
     parser.add_argument("--metric", choices=METRICS, default="ndcg@10", help="of bands")
+    parser.add_argument("--picture", type=Path, default=Path("build/serving.png"), help="of serving")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-train", action="store_true")
     arguments = parser.parse_args()
+    if arguments.step in ("all", "serving"):
+        _serving()  # what it lacks is said before days of training
     if arguments.step != "all":
         _run(arguments.step, arguments.students, arguments)
         return
@@ -55,6 +59,12 @@ def main() -> None:
     for step, of_one in OF_ALL.items():
         print(f"\n## {step}\n")
         _run(step, students[:1] if of_one else students, arguments)
+
+
+def _serving() -> ModuleType:
+    import serving  # matplotlib is needed for the picture only
+
+    return serving
 
 
 def _experiment(arguments: argparse.Namespace, students: list[str]) -> Experiment:
@@ -77,9 +87,7 @@ def _run(step: str, students: list[str], arguments: argparse.Namespace) -> None:
             print(f"\n{student}\n")
             print_bands(plan, found, student, variants[-1], arguments.metric)
     elif step == "serving":
-        from serving import print_serving  # matplotlib is needed for the picture only
-
-        print_serving(plan, found, variants[-1], Path(__file__).parent / "serving.png")
+        _serving().print_serving(plan, found, variants[-1], arguments.picture)
     elif step == "items":
         print_items(plan, found, [variant for variant in KEPT_ITEMS if variant in variants])
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from variants import Variant
 
+from ckd.pipeline.choice import Choice
 from ckd.pipeline.commands import Request
 from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.plan import Plan
@@ -15,6 +16,7 @@ from ckd.pipeline.report.teachers import teacher_ranks
 from ckd.pipeline.sweep.sweep import sweep
 from ckd.stages.evaluate.metrics import row_metrics
 from ckd.storage.artifact import Artifact
+from ckd.storage.errors import UserError
 from ckd.storage.runs import read_ranks
 
 CUTOFFS = (10, 50)
@@ -67,9 +69,13 @@ def only(file: Path, overrides: Sequence[str], students: Sequence[str], domains:
     """Return some overrides and more, which leave some students and domains; none named leaves all.
 
     Raises:
-        KeyError: the configuration has no such student or domain.
+        SystemExit: the configuration has no such student or domain.
     """
     configuration = load_configuration(file, tuple(overrides))
+    try:
+        Choice(tuple(students), tuple(domains)).check(configuration)
+    except UserError as error:
+        raise SystemExit(str(error).replace("--student:", "--students:").replace("--domain:", "--domains:")) from None
     kept = list(overrides)
     for section, names in (("students", students), ("domains", domains)):
         if names:

@@ -119,6 +119,7 @@ def print_serving(plan: Plan, found: Found, variant: Variant, picture: Path) -> 
             rate = 1e3 / model.milliseconds
             print(f"| {domain} | {model.name} | {model.kind} | {cells} | {rate:,.0f} | {model.ndcg:.4f} |")
         draw(panel, domain, models)
+    picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=150)
     print(f"<!-- drawn: {picture} -->")
 

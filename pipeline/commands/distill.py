@@ -33,8 +33,18 @@ from ckd.pipeline.commands.explain import explained
     metavar="N",
     help="Sweep: threads of each process.  [default: 1]",
 )
-@click.option("--student", multiple=True, metavar="NAME", help="Only this student; may be given several times.")
-@click.option("--domain", multiple=True, metavar="NAME", help="Only in this domain; may be given several times.")
+@click.option(
+    "--student",
+    multiple=True,
+    metavar="NAME",
+    help="Only this student; may be given several times. --explain is of one.  [default: all; of --explain the first]",
+)
+@click.option(
+    "--domain",
+    multiple=True,
+    metavar="NAME",
+    help="Only the students of this domain, a joint one with all of its domains; may be given several times.",
+)
 @requested
 @explained
 def command(

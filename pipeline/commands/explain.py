@@ -61,7 +61,8 @@ def explained(function: Callable[..., Any]) -> Callable[..., Any]:
         students = options["student"]
         if len(students) > 1:
             raise click.UsageError("--explain shows what one student is taught; name it with one --student")
-        return _show(request.load(), options["domain"], *(students or (None,)), **own)
+        student = students[0] if students else None
+        return _show(request.load(), domain=options["domain"], student=student, **own)
 
     return command
 

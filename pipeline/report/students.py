@@ -63,7 +63,7 @@ def _harmed(runs: Runs, evaluate: EvaluateSettings, alpha: float) -> Iterator[st
             continue
         for domain in run.domains:
             before, after = (read_ranks(one, domain, "valid") for one in (plain, kept))
-            harm = loss_of(before, after, evaluate.bootstrap)
+            harm = significant_harm(before, after, evaluate.bootstrap)
             if harm is not None:
                 yield (
                     f"{run.student} in {domain}: worse with its teachers than without, on validation (NDCG@10 "
@@ -72,7 +72,7 @@ def _harmed(runs: Runs, evaluate: EvaluateSettings, alpha: float) -> Iterator[st
                 )
 
 
-def loss_of(plain: Ranks, distilled: Ranks, resamples: int) -> Gain | None:
+def significant_harm(plain: Ranks, distilled: Ranks, resamples: int) -> Gain | None:
     """Return the gain of distillation in NDCG@10 where it is a loss that users drawn anew would see, else None.
 
     Args:

@@ -45,7 +45,7 @@ def planned_points(
         bound = canonical_json(configuration.model_dump(mode="json", exclude=FREE))
         plans.append(SharingPlan(configuration, origins.setdefault(bound, Plan(configuration))))
     for plan in plans:
-        choice.checked(plan.configuration)
+        choice.check(plan.configuration)
     if lines := dict.fromkeys(_missing(request, points, plans, choice)):
         raise UserError("\n".join(lines))
     return [plan if not more else _reseeded(plan, more) for more in range(seeds or 1) for plan in plans]

@@ -106,9 +106,11 @@ def _train(
     from ckd.pipeline.cluster import workers  # distributed takes a second to import
     from ckd.pipeline.sweep.known import known
 
-    configuration = jobs[0].plan.configuration
-    settings = configuration.cluster
-    processes = min(processes or suitable_processes(configuration.device, threads), len(jobs))
+    settings = jobs[0].plan.configuration.cluster
+    if settings.scheduler is None:
+        devices = {job.plan.configuration.device for job in jobs}
+        processes = processes or min(suitable_processes(device, threads) for device in devices)
+    processes = min(processes or len(jobs), len(jobs))
     where = settings.scheduler or f"{processes} process{'es' if processes > 1 else ''}"
     already = f", {wanted - len(jobs)} more are in the store" if wanted > len(jobs) else ""
     console.print(f"{len(jobs)} run{'s' if len(jobs) > 1 else ''} to train on {where}{already}")

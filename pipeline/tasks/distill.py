@@ -29,7 +29,8 @@ def distill(configuration: Configuration, choice: Choice) -> None:
         UserError: there is no such student, or labels that they learn from are not in the store.
     """
     plan = Plan(configuration)
-    wanted = choice.checked(configuration).runs(plan)
+    choice.check(configuration)
+    wanted = choice.runs(plan)
     taught = dict.fromkeys(domain for run in wanted if run.distilled for domain in run.domains)
     labels = {domain: plan.ready_labels(domain) for domain in taught}
     _check(plan, wanted, labels)
@@ -87,6 +88,6 @@ def run_of(plan: Plan, run: Run, labels: Mapping[str, Mapping[str, Artifact]], d
         )
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"{run}: {device} has no memory left; lower distill.batch_size or distill.labels_in_memory, of a sweep "
+            f"{run}: the GPU has no memory left; lower distill.batch_size or distill.labels_in_memory, of a sweep "
             "--jobs, or set device: cpu"
         ) from error

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ckd.pipeline.choice import Choice
 from ckd.pipeline.config.models import Configuration
-from ckd.pipeline.config.problems import unnamed
 from ckd.pipeline.plan import Plan
 from ckd.stages.distill.explain import explain, nearest_users, user_code
 from ckd.stages.distill.explanation import Explanation
@@ -36,7 +36,8 @@ def explanations(
         UserError: there is nothing to explain, a name or identifier is unknown, or labels are not in the store.
     """
     plan = Plan(configuration)
-    student = _student(configuration, student)
+    Choice(() if student is None else (student,), tuple(domains)).check(configuration, "explain")
+    student = student or next(iter(configuration.students))
     artifacts = {domain: _corpus(plan, domain) for domain in _domains(plan, domains)}
     labels = {domain: plan.ready_labels(domain) for domain in artifacts}
     corpora = {domain: read_corpus(artifact) for domain, artifact in artifacts.items()}
@@ -57,21 +58,8 @@ def explanations(
     return student, explained
 
 
-def _student(configuration: Configuration, name: str | None) -> str:
-    if not configuration.students:
-        raise UserError("students: the configuration names no student, so there is nothing to explain")
-    if name is None:
-        return next(iter(configuration.students))
-    if name not in configuration.students:
-        raise UserError(f"--student: {unnamed('student', name, configuration.students)}")
-    return name
-
-
 def _domains(plan: Plan, names: Sequence[str]) -> list[str]:
     known = plan.configuration.domains
-    for name in names:
-        if name not in known:
-            raise UserError(f"--domain: {unnamed('domain', name, known)}")
     if plan.configuration.distill.alpha == 0:
         raise UserError("distill.alpha is 0, so students learn from the truth alone; raise it to have them taught")
     taught = [domain for domain in dict.fromkeys(names or known) if plan.taught_by(domain)]

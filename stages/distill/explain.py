@@ -16,8 +16,8 @@ from ckd.stages.distill.curriculum import combined, first_epoch, ranks, served, 
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, State, Suggestion, Term, User
 from ckd.stages.distill.holding import scratch_of
 from ckd.stages.distill.settings import CurriculumSettings, DistillSettings
-from ckd.stages.distill.teaching import stored_labels
-from ckd.stages.distill.weighting import scaled_gate, weigh
+from ckd.stages.distill.teaching import stored_labels, weigh_all
+from ckd.stages.distill.weighting import scaled_gate
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import HELD_OUT, Corpus
 from ckd.storage.sql import Contents, ask, open_views
@@ -114,12 +114,9 @@ class _Domain:
         self.epoch = int(min(self._first.max(), settings.epochs))
         self.served = served(hardness, self.epoch, settings.curriculum)
         scratch = scratch_of(labels.values(), settings)
-        stored = {name: stored_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
-        blocks, rows = zip(*stored.values(), strict=True)
-        self._weights = weigh(blocks, rows, corpus.n_items, settings.weighting)
-        taught = {name: controlled(*labelled, settings.control) for name, labelled in stored.items()}
-        self._blocks = {name: block for name, (block, _) in taught.items()}
-        self._rows = {name: row for name, (_, row) in taught.items()}
+        self._stored = {name: stored_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
+        self._weights = weigh_all(list(self._stored.values()), corpus.n_items, settings.weighting)
+        self._taught = {name: controlled(*labelled, settings.control) for name, labelled in self._stored.items()}
         self.labelled: Bools = np.any(self._weights.teacher, axis=0)
         self.seen = self.cut.held(corpus)
         used = self.labelled & self.cut.take(self.served).held(corpus)
@@ -172,7 +169,7 @@ class _Domain:
             target=Item(*self._item(int(self._corpus.sequence_of(user)[position]))),
             truth_weight={"taught": 1 - alpha, "truth": 1.0}.get(state),
             gate=float(self.gate[place]) if state == "taught" else None,
-            teachers={name: self._said(p, name, place, state, items) for p, name in enumerate(self._blocks)},
+            teachers={name: self._said(p, name, place, state, items) for p, name in enumerate(self._taught)},
         )
 
     def _state(self, user: int, place: int) -> State:
@@ -183,14 +180,16 @@ class _Domain:
         return "taught" if self.labelled[place] else "truth"
 
     def _said(self, p: int, name: str, place: int, state: State, items: int) -> Said | None:
-        row = int(self._rows[name][place])
-        if row < 0:
+        stored, of_stored = self._stored[name]
+        own = int(of_stored[place])
+        if own < 0:
             return None
-        block, weight = self._blocks[name], float(self._weights.teacher[p, place])
-        best = zip(block.items[row, :items].tolist(), block.logprobs[row, :items].astype(np.float64), strict=True)
+        taught, of_taught = self._taught[name]
+        row, weight = int(of_taught[place]), float(self._weights.teacher[p, place])
+        best = zip(taught.items[row, :items].tolist(), taught.logprobs[row, :items].astype(np.float64), strict=True)
         return Said(
-            target_rank=int(block.target_rank[row]),
-            target_probability=float(np.exp(block.target_logprob[row].astype(np.float64))),
+            target_rank=int(stored.target_rank[own]),
+            target_probability=float(np.exp(stored.target_logprob[own].astype(np.float64))),
             confidence=float(self._weights.confidence[p, place]),
             consistency=float(self._weights.consistency[p, place]),
             weight=weight,

@@ -30,7 +30,7 @@ def relevant_teaching(distill: DistillSettings, teachers: Collection[Collection[
     # Every loss is looked up by its weight and passed over at zero; a term of weight zero adds 0 to each user's sum.
     values["loss"] = _weighted(distill.loss)
     values["curriculum"]["difficulty"] = _weighted(distill.curriculum.difficulty)
-    if distill.control != "none":
+    if distill.control != "none" and {played.weighting.confidence, played.weighting.consistency} != {"none"}:
         # Students that were trained while a control's own labels were weighed have other keys.
         values["weighed"] = "without control"
     for name, matters in _OPTIONS.items():

@@ -15,7 +15,7 @@ from ckd.stages.distill.controls import controlled
 from ckd.stages.distill.fused import Voice
 from ckd.stages.distill.holding import per_item, scoring, scratch_of, training_labels
 from ckd.stages.distill.opinion import Int64s, Opinion
-from ckd.stages.distill.settings import DistillSettings
+from ckd.stages.distill.settings import DistillSettings, WeightingSettings
 from ckd.stages.distill.voices import voice_of
 from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students.contract import Scores
@@ -79,7 +79,8 @@ class Teaching:
         Raises:
             UserError: a loss needs what the labels do not hold, or a teacher has no label to train on.
         """
-        stored, opinions = [], []
+        stored: list[Stored] = []
+        opinions: list[Opinion] = []
         scratch = scratch_of(labels.values(), settings)
         for teacher, artifact in labels.items():
             stored.append(stored_labels(teacher, artifact, corpus, settings, scratch))
@@ -108,8 +109,7 @@ class Teaching:
                 streamed=scratch is not None,
             )
             opinions.append(opinion)
-        blocks, rows = zip(*stored, strict=True)
-        return cls(opinions, weigh(blocks, rows, corpus.n_items, settings.weighting), settings)
+        return cls(opinions, weigh_all(stored, corpus.n_items, settings.weighting), settings)
 
     def item_vectors(self) -> list[npt.NDArray[np.float32]]:
         """Return the item vectors of the teachers that have any, float32 [n_items, their width] each."""
@@ -229,9 +229,13 @@ def refuse_empty(teacher: str, block: LabelBlock) -> None:
         )
 
 
+Stored = tuple[LabelBlock, Int64s]
+"""What of one teacher's labels is used, and int64 [n_positions], the row of each position of the corpus or -1."""
+
+
 def stored_labels(
     teacher: str, artifact: Artifact, corpus: Corpus, settings: DistillSettings, scratch: Path | None = None
-) -> tuple[LabelBlock, Int64s]:
+) -> Stored:
     """Return what of one teacher's labels is used, and the row of each position of the corpus or -1.
 
     These are weighed. What is taught is these under a control: that changes what a teacher says, not what it counts.
@@ -246,6 +250,11 @@ def stored_labels(
     block = training_labels(artifact, corpus, settings, scratch)
     refuse_empty(teacher, block)
     return block, row_index(block, corpus)
+
+
+def weigh_all(stored: Sequence[Stored], n_items: int, settings: WeightingSettings) -> Weights:
+    """Return what each teacher counts at each position, by its labels without a control; see :func:`weigh`."""
+    return weigh([block for block, _ in stored], [row for _, row in stored], n_items, settings)
 
 
 def _vectors(artifact: Artifact) -> npt.NDArray[np.float32] | None:

@@ -14,7 +14,7 @@ Scorer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], torch.Tensor]
 
 ROWS_PER_BLOCK = 512
 SCORES_PER_BLOCK = 1 << 26
-"""Scores that are held at a time, 256 MiB of float32; from 131,072 items on that means fewer users."""
+"""Scores that are held at a time, 256 MiB of float32; above 131,072 items that means fewer users."""
 
 
 def rank_targets(
@@ -36,7 +36,8 @@ def rank_targets(
         mask_history: take the items of the history out of the ranking, except the target itself.
         rows_per_block: users scored at a time; as many as memory is meant for by default.
     """
-    rows_per_block = rows_per_block or users_per_block(corpus.n_items)
+    if rows_per_block is None:
+        rows_per_block = users_per_block(corpus.n_items)
     held_out = {"valid": HELD_OUT, "test": 1}[split]
     position = (corpus.lengths - held_out).astype(np.int32)
     target = corpus.sequence[corpus.offsets[:-1] + position]

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
+from ckd.pipeline.config.load import load_configuration
 from ckd.storage.files import sha256_file
 
 MAIN = "from ckd.pipeline.cli import main; sys.exit(main())"
@@ -166,7 +167,9 @@ def test_started_again_it_trains_nothing_and_prints_the_same_table(distilled, tm
 
 def test_some_students_are_trained_alone(distilled, tmp_path, make_workplace):
     place = make_workplace(tmp_path / "some", distilled.store)
-    other = ("--set", "students.other={kind: gru4rec, hidden: 8}")
+    # The other domain has no labels, and needs none.
+    raw = load_configuration(place.folder / "pipeline.yaml", ()).domains["tiny"].path
+    other = ("--set", "students.other={kind: gru4rec, hidden: 8}", "--set", f"domains.more={{path: {raw}, k_core: 1}}")
     done = place.ckd("distill", *SHORT, *other, "--student", "other", "--domain", "tiny")
     assert done.returncode == 0, done.stderr
     assert {line.split("  epoch ")[0] for line in lines_of_training(done.stdout)} == {
@@ -196,8 +199,8 @@ def test_a_gpu_without_memory_is_one_line_and_leaves_nothing(labelled, tmp_path,
     done = place.ckd("distill", code=FULL)
     assert done.returncode == 2
     assert done.stderr == (
-        "error: small, tiny, plain: cpu has no memory left; lower distill.batch_size or distill.labels_in_memory, of a "
-        "sweep --jobs, or set device: cpu\n"
+        "error: small, tiny, plain: the GPU has no memory left; lower distill.batch_size or distill.labels_in_memory, "
+        "of a sweep --jobs, or set device: cpu\n"
     )
     assert names(place) == set()
 

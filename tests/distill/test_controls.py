@@ -9,6 +9,7 @@ import torch
 
 from ckd.stages.distill.controls import controlled, cut_to
 from ckd.stages.distill.holding import training_labels
+from ckd.stages.distill.relevant import relevant_teaching
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.teaching import Teaching, row_index
 from ckd.stages.students.scores import FullScores
@@ -95,3 +96,21 @@ def test_a_control_changes_what_teachers_say_and_not_what_they_count(random_worl
         assert voice.top_k is not None
         assert same.top_k is not None
         torch.testing.assert_close(voice.top_k, same.top_k, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("teachers", "weighting", "other"),
+    [
+        (("a", "b"), {}, True),
+        (("a",), {}, False),
+        (("a",), {"gate_confidence": 1.0}, True),
+        (("a", "b"), {"confidence": "none", "consistency": "none"}, False),
+    ],
+)
+def test_students_of_controls_that_were_weighed_have_other_keys(
+    teachers: tuple[str, ...], weighting: dict[str, Any], other: bool
+) -> None:
+    found = relevant_teaching(settings(control="one_hot", weighting=weighting), [teachers])
+    assert found["control"] == "one_hot"
+    assert ("weighed" in found) == other
+    assert "weighed" not in relevant_teaching(settings(weighting=weighting), [teachers])

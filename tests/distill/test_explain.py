@@ -237,6 +237,8 @@ def test_the_weights_shown_are_those_that_the_training_holds(told: Told, option:
             gate[place] = np.nan if at.gate is None else at.gate
             if at.state == "taught":
                 parts = [one for one in at.teachers.values() if one is not None]
+                if option.weighting.confidence == "target_probability":
+                    assert all(one.confidence == pytest.approx(one.target_probability) for one in parts)
                 assert sum(one.weight for one in parts) == pytest.approx(1)
                 assert sum(one.loss_weight or 0 for one in parts) == pytest.approx(option.alpha * gate[place])
     np.testing.assert_array_equal(shown, held)

@@ -9,7 +9,7 @@ import pytest
 from small_worlds import World, world_in
 
 from ckd.pipeline.plan import Run
-from ckd.pipeline.report.students import loss_of, student_tables
+from ckd.pipeline.report.students import significant_harm, student_tables
 from ckd.stages.evaluate.settings import EvaluateSettings
 from ckd.storage.keys import Address
 from ckd.storage.runs import write_ranks
@@ -55,10 +55,10 @@ def test_what_may_be_luck_is_not(world: World, ranks: Ranks, capsys: Any, change
 
 
 def test_a_gain_is_no_loss(ranks: Ranks) -> None:
-    assert loss_of(2 * ranks, ranks, 2_000) is None
+    assert significant_harm(2 * ranks, ranks, 2_000) is None
 
 
 def test_its_interval_lies_below_zero(ranks: Ranks) -> None:
-    harm = loss_of(ranks, 2 * ranks, 2_000)
+    harm = significant_harm(ranks, 2 * ranks, 2_000)
     assert harm is not None
     assert harm.low < harm.percent < harm.high < 0

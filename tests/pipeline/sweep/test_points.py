@@ -6,6 +6,7 @@ import pytest
 
 from ckd.pipeline.choice import Choice
 from ckd.pipeline.commands import Request
+from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.sweep.points import planned_points
 from ckd.pipeline.sweep.runs import runs_of
 from ckd.storage.errors import UserError
@@ -103,16 +104,23 @@ def test_a_point_that_learns_from_no_teacher_needs_no_labels(workplace):
     assert len(set(keys(plans(workplace, "distill.alpha=0", "labels.top_k=3,4")))) == 1
 
 
-def test_a_sweep_of_some_students_needs_the_labels_of_no_other(workplace):
-    two = ("students.other={kind: gru4rec}", "students.other.scope=joint")
-    point = Request(workplace.folder / "pipeline.yaml", two)
-    with pytest.raises(UserError, match="no labels of teacher uni"):
-        planned_points(point, (), None)
-    with pytest.raises(UserError, match="--student: no student is named 'othr'; did you mean other"):
-        planned_points(point, (), None, Choice(("othr",)))
-    some = Choice(("other",))
-    (plan,) = planned_points(Request(point.file, (*two, "distill.alpha=0")), (), None, some)
-    assert [str(job.run) for job in runs_of(plan, some)] == ["other, tiny, plain"]
+def test_a_sweep_in_some_domains_needs_the_labels_of_no_other(labelled):
+    path = labelled.folder / "pipeline.yaml"
+    raw = load_configuration(path, ()).domains["tiny"].path
+    both = Request(path, (f"domains.more={{path: {raw}, k_core: 1, max_rejected: 0.5}}",))
+    with pytest.raises(UserError, match="no labels of teacher uni for domain more"):
+        planned_points(both, (), None)
+    (plan,) = planned_points(both, (), None, Choice(domains=("tiny",)))
+    runs = [str(job.run) for job in runs_of(plan, Choice(domains=("tiny",)))]
+    assert runs == ["small, tiny, plain", "small, tiny, distilled"]
+    joint = Request(path, (*both.overrides, "students.small.scope=joint"))
+    with pytest.raises(UserError, match="no labels of teacher uni for domain more"):
+        planned_points(joint, (), None, Choice(domains=("tiny",)))
+
+
+def test_a_sweep_of_some_students_names_the_unknown_ones(labelled):
+    with pytest.raises(UserError, match="--student: no student is named 'smal'; did you mean small"):
+        planned_points(Request(labelled.folder / "pipeline.yaml"), (), None, Choice(("smal",)))
 
 
 def test_without_a_student_there_is_nothing_to_train(labelled):
