@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from runs import Found
-from tables import HEADS, cells_of
+from tables import RESULTS, cells_of
 from variants import NONE, KeptItems
 
 from ckd.pipeline.plan import Plan
@@ -23,7 +23,7 @@ _MEGABYTE = 1e6
 
 def print_items(plan: Plan, found: Found, variants: Sequence[KeptItems]) -> None:
     """Print, for every domain and student, quality by stored items and states beside the MB of all its labels."""
-    print(f"| domain | model | k | states | MB | seeds | valid N@10 | {' | '.join(HEADS)} | N@10 against none, 95 % |")
+    print(f"| domain | model | k | states | MB | {' | '.join(RESULTS)} |")
     print("|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for domain in plan.configuration.domains:
         megabytes = _megabytes(plan, domain, variants) if any(at == domain for at, _, _ in found) else {}
@@ -40,11 +40,13 @@ def print_items(plan: Plan, found: Found, variants: Sequence[KeptItems]) -> None
 def _megabytes(plan: Plan, domain: str, variants: Sequence[KeptItems]) -> dict[str, float]:
     """Return what all teachers' labels of a domain take where no more is stored than each variant uses."""
     total = dict.fromkeys((variant.name for variant in variants), 0.0)
-    corpus_artifact = plan.store.find(plan.corpus(domain))
+    stored = plan.store.find(plan.corpus(domain))
+    if stored is None:
+        return total
+    corpus = read_corpus(stored)
     for teacher in plan.taught_by(domain):
         artifact = plan.store.find(plan.labels(teacher, domain))
-        if artifact is not None and corpus_artifact is not None:
-            corpus = read_corpus(corpus_artifact)
+        if artifact is not None:
             block = read_labels(artifact, corpus)
             for variant in variants:
                 total[variant.name] += _stored(artifact, block, corpus, variant) / _MEGABYTE

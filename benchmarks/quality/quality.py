@@ -55,7 +55,7 @@ def main() -> None:
         return
     if arguments.variants:
         raise SystemExit("all: --variants names some of one step; run that step")
-    students = arguments.students or [*_plan(arguments, []).configuration.students]
+    students = arguments.students or [*_plan(_experiment(arguments, [])).configuration.students]
     for step, of_one in OF_ALL.items():
         print(f"\n## {step}\n")
         _run(step, students[:1] if of_one else students, arguments)
@@ -72,12 +72,13 @@ def _experiment(arguments: argparse.Namespace, students: list[str]) -> Experimen
     return Experiment(arguments.file, overrides, arguments.seeds)
 
 
-def _plan(arguments: argparse.Namespace, students: list[str]) -> Plan:
-    return Plan(_experiment(arguments, students).request(Variant("as configured")).load())
+def _plan(experiment: Experiment) -> Plan:
+    return Plan(experiment.request(Variant("as configured")).load())
 
 
 def _run(step: str, students: list[str], arguments: argparse.Namespace) -> None:
-    experiment, plan = _experiment(arguments, students), _plan(arguments, students)
+    experiment = _experiment(arguments, students)
+    plan = _plan(experiment)
     variants = _chosen(_variants(step, plan), arguments.variants)
     if not arguments.no_train:
         experiment.train(variants, arguments.jobs)

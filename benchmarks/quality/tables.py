@@ -11,13 +11,13 @@ from ckd.stages.evaluate.bootstrap import Gain, relative_gain
 from ckd.storage.runs import read_metrics
 
 METRICS = ("recall@10", "ndcg@10", "recall@50", "ndcg@50")
-HEADS = ("R@10", "N@10", "R@50", "N@50")
-_HEADING = f"| domain | model | learned from | seeds | valid N@10 | {' | '.join(HEADS)} | N@10 against none, 95 % |"
+RESULTS = ("seeds", "valid N@10", "R@10", "N@10", "R@50", "N@50", "N@10 against none, 95 %")
+"""The heads of :func:`cells_of`."""
 
 
 def print_students(plan: Plan, found: Found, variants: Sequence[Variant]) -> None:
     """Print teachers and students of each domain, with the gain of each variant over no distillation."""
-    print(_HEADING)
+    print(f"| domain | model | learned from | {' | '.join(RESULTS)} |")
     print("|---|---|---|---:|---:|" + "---:|" * len(METRICS) + "---:|")
     for domain in plan.configuration.domains:
         for teacher in plan.taught_by(domain):

@@ -13,8 +13,8 @@ Scorer = Callable[[npt.NDArray[np.int32], npt.NDArray[np.int32]], torch.Tensor]
 """(user codes [n], history lengths [n]) -> scores [n, n_items]; the history is the user's first items."""
 
 ROWS_PER_BLOCK = 512
-SCORES_PER_BLOCK = 1 << 26
-"""Scores that are held at a time, 256 MiB of float32; above 131,072 items that means fewer users."""
+SCORES_PER_BLOCK = 1 << 25
+"""Scores that are held at a time, 128 MiB of float32; above 65,536 items that means fewer users."""
 
 
 def rank_targets(
