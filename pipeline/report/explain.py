@@ -43,7 +43,8 @@ def print_explanations(
                 console.print()
                 console.print(_table(user, found, student))
         console.print()
-    console.print(Text(_legend(next(iter(explained.values())), settings)))
+    uneven = student if _unevenly(explained) else None
+    console.print(Text(_legend(next(iter(explained.values())), settings, uneven)))
 
 
 def _domain_line(domain: str, student: str, found: Explanation) -> str:
@@ -112,7 +113,9 @@ def _notes(at: Position, found: Explanation, student: str) -> Iterator[str]:
     if at.state == "cut":
         yield f"never seen: {student} sees the last {found.max_length} items"
     if at.state == "truth":
-        yield "not taught: no teacher has a label here; the truth alone, weight=1"
+        yield f"not taught: no teacher has a label here; the truth alone, weight={at.truth_weight:.4g}"
+    elif at.counts not in (None, 1.0):
+        yield f"n={_small(at.counts)}"
 
 
 def _add_teacher(table: Table, teacher: str, said: Said | None, at: Position) -> None:
@@ -144,13 +147,21 @@ def _in_the_mean(settings: DistillSettings) -> str:
     return "" if settings.taught_share == 1 else f", in the mean over steps (taught_share {settings.taught_share:g})"
 
 
-def _legend(found: Explanation, settings: DistillSettings) -> str:
+def _unevenly(explained: Mapping[str, Explanation]) -> bool:
+    shown = (at for found in explained.values() for user in found.users for at in user.positions)
+    return any(at.counts not in (None, 1.0) for at in shown)
+
+
+def _legend(found: Explanation, settings: DistillSettings, uneven: str | None) -> str:
     weighting = settings.weighting
     every = "which serves all sequences" if found.share == 1 else f"the last, which serves {found.share:.1%} of them"
+    counts = f"; n: what {uneven} lets a position count in an epoch, in the mean over its draws" if uneven else ""
+    n = " n" if uneven else ""
     return (
         "t: items in the history; p: probability over the catalogue; = the truth; "
         f"c: confidence ({weighting.confidence}); s: consistency ({weighting.consistency}); "
         "w: share among the teachers; g: gate, scaled to mean 1 over the labelled positions of epoch "
-        f"{found.epoch}, {every}; weight: alpha g w, of the teacher's losses, beside {1 - settings.alpha:.4g} of the "
-        f"truth (alpha {settings.alpha:g}){_in_the_mean(settings)}; rank: of the truth."
+        f"{found.epoch}, {every}{counts}; weight: alpha g w{n}, of the teacher's losses, beside "
+        f"{1 - settings.alpha:.4g}{n} of the truth (alpha {settings.alpha:g}){_in_the_mean(settings)}; "
+        "rank: of the truth."
     )

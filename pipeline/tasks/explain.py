@@ -9,7 +9,7 @@ from ckd.pipeline.plan import Plan
 from ckd.stages.distill.explain import explain, nearest_users, user_code
 from ckd.stages.distill.explanation import Explanation
 from ckd.stages.students import STUDENTS
-from ckd.stages.students.contract import side_by_side
+from ckd.stages.students.contract import TeachesUnevenly, side_by_side
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
@@ -42,19 +42,22 @@ def explanations(
     labels = {domain: plan.ready_labels(domain) for domain in artifacts}
     corpora = {domain: read_corpus(artifact) for domain, artifact in artifacts.items()}
     codes = _codes(corpora, artifacts, users) if users else dict.fromkeys(corpora)
-    explained = {
-        domain: explain(
-            corpora[domain],
+    explained = {}
+    for domain, chosen in codes.items():
+        corpus = corpora[domain]
+        network = _built(configuration.students[student], corpus)
+        uneven = {"position_weights": network.position_weights} if isinstance(network, TeachesUnevenly) else {}
+        explained[domain] = explain(
+            corpus,
             artifacts[domain],
             labels[domain],
             configuration.distill,
-            _seen(configuration.students[student], corpora[domain]),
+            network.max_length,
             chosen,
             positions,
             items,
+            **uneven,
         )
-        for domain, chosen in codes.items()
-    }
     return student, explained
 
 
@@ -91,6 +94,6 @@ def _codes(
     return {domain: codes[domain] for domain in corpora if domain in codes}
 
 
-def _seen(settings: Any, corpus: Corpus) -> int:
-    # How much of a history a student sees is the network's to say, not a setting that all kinds have.
-    return int(STUDENTS.load(settings.kind).build(settings, side_by_side([corpus])).max_length)
+def _built(settings: Any, corpus: Corpus) -> Any:
+    # How much of a history a student sees, and what of it counts, is the network's to say, not a setting of all kinds.
+    return STUDENTS.load(settings.kind).build(settings, side_by_side([corpus]))

@@ -3,7 +3,7 @@
 Computed from the corpus and the cached labels by the functions that the training uses; nothing is trained.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ def explain(
     users: Sequence[int] | None = None,
     positions: int = 3,
     items: int = 3,
+    position_weights: Callable[[int], Float64s] = np.ones,
 ) -> Explanation:
     """Explain what a student with these settings is taught.
 
@@ -49,11 +50,12 @@ def explain(
         users: codes; by default the easiest, the median and the hardest that can be trained on.
         positions: how many training positions of each user, the last ones.
         items: how many of each teacher's stored items.
+        position_weights: of the student, as :class:`ckd.stages.students.contract.TeachesUnevenly` has it.
 
     Raises:
         UserError: a teacher has no label to train on, no sequence can be trained on, or a difficulty is not valid.
     """
-    domain = _Domain(corpus, artifact, labels, settings, max_length)
+    domain = _Domain(corpus, artifact, labels, settings, max_length, position_weights)
     chosen: Mapping[int, str | None] = domain.examples() if users is None else dict.fromkeys(users)
     return Explanation(
         max_length=max_length,
@@ -101,9 +103,10 @@ class _Domain:
         labels: Mapping[str, Artifact],
         settings: DistillSettings,
         max_length: int,
+        position_weights: Callable[[int], Float64s],
     ) -> None:
         labels = dict(sorted(labels.items()))  # as the training orders them
-        self._corpus, self._settings = corpus, settings
+        self._corpus, self._settings, self._position_weights = corpus, settings, position_weights
         self._items = corpus.items.select(["item_id", "title"])
         self.cut = training_windows(corpus, max_length)
         self._values, self._hardness = _difficulty(corpus, artifact, labels, settings.curriculum)
@@ -139,6 +142,7 @@ class _Domain:
         trainable = max(length - HELD_OUT - 1, 0)
         places = np.arange(first_place, first_place + trainable)
         seen = places[self.seen[places]]
+        counts = np.concatenate([np.zeros(trainable - len(seen)), self._position_weights(len(seen))])
         first = int(self._first[user])
         return User(
             user_id=self._corpus.user_ids[user].as_py(),
@@ -150,7 +154,10 @@ class _Domain:
             difficulty=float(self._hardness[user]) if self._values else None,
             terms=dict(self._terms(user)),
             first_epoch=first if 0 < first <= self._settings.epochs else None,
-            positions=tuple(self._position(user, int(place), items) for place in places[-positions:]),
+            positions=tuple(
+                self._position(user, int(place), float(count), items)
+                for place, count in list(zip(places, counts, strict=True))[-positions:]
+            ),
         )
 
     def _terms(self, user: int) -> Iterator[tuple[str, Term]]:
@@ -159,17 +166,22 @@ class _Domain:
                 value = float(self._values[name][user])
                 yield name, Term(value if np.isfinite(value) else None, float(self._ranks[name][user]), weight)
 
-    def _position(self, user: int, place: int, items: int) -> Position:
+    def _position(self, user: int, place: int, counts: float, items: int) -> Position:
         position = place - int(self._corpus.position_offsets[user]) + 1
         state = self._state(user, place)
-        alpha = self._settings.alpha
+        used = state in ("taught", "truth")
+        share = self._settings.alpha if state == "taught" else 0.0
         return Position(
             position=position,
             state=state,
             target=Item(*self._item(int(self._corpus.sequence_of(user)[position]))),
-            truth_weight={"taught": 1 - alpha, "truth": 1.0}.get(state),
+            counts=counts if used else None,
+            truth_weight=counts * (1 - share) if used else None,
             gate=float(self.gate[place]) if state == "taught" else None,
-            teachers={name: self._said(p, name, place, state, items) for p, name in enumerate(self._taught)},
+            teachers={
+                name: self._said(p, name, place, counts if state == "taught" else None, items)
+                for p, name in enumerate(self._taught)
+            },
         )
 
     def _state(self, user: int, place: int) -> State:
@@ -179,7 +191,7 @@ class _Domain:
             return "unserved"
         return "taught" if self.labelled[place] else "truth"
 
-    def _said(self, p: int, name: str, place: int, state: State, items: int) -> Said | None:
+    def _said(self, p: int, name: str, place: int, counts: float | None, items: int) -> Said | None:
         stored, of_stored = self._stored[name]
         own = int(of_stored[place])
         if own < 0:
@@ -193,7 +205,7 @@ class _Domain:
             confidence=float(self._weights.confidence[p, place]),
             consistency=float(self._weights.consistency[p, place]),
             weight=weight,
-            loss_weight=self._settings.alpha * float(self.gate[place]) * weight if state == "taught" else None,
+            loss_weight=None if counts is None else counts * self._settings.alpha * float(self.gate[place]) * weight,
             items=tuple(Suggestion(*self._item(code), float(np.exp(logprob))) for code, logprob in best),
         )
 

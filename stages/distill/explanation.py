@@ -31,8 +31,9 @@ class Said:
     Attributes:
         target_rank, target_probability: of the truth, over the whole catalogue.
         confidence, consistency, weight: c_p, s_p and w_p.
-        loss_weight: alpha * g * w_p, what multiplies this teacher's losses, in the mean over steps if it is heard at a
-            share of the positions (``taught_share``); None where no epoch uses the label.
+        loss_weight: alpha * g * w_p times what the position counts, what multiplies this teacher's losses, in the mean
+            over steps if it is heard at a share of the positions (``taught_share``); None where no epoch uses the
+            label.
         items: the teacher's best ones, best first.
     """
 
@@ -53,6 +54,8 @@ class Position:
         position: length of the history.
         state: whether it is taught, and if not, why.
         target: the truth.
+        counts: what the student lets the position count in an epoch, in the mean over draws; None where no epoch uses
+            the position.
         truth_weight: what multiplies the cross-entropy of the truth; None where no epoch uses the position.
         gate: g, scaled over the epoch; None unless the position is taught.
         teachers: what each teacher says; None where it has no label.
@@ -61,6 +64,7 @@ class Position:
     position: int
     state: State
     target: Item
+    counts: float | None
     truth_weight: float | None
     gate: float | None
     teachers: Mapping[str, Said | None]

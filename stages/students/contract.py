@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -133,6 +134,21 @@ class Student(Protocol):
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of the student as it is now, in evaluation mode and without gradients."""
+
+
+@runtime_checkable
+class TeachesUnevenly(Protocol):
+    """What a student offers beside, if the positions of a sequence do not all count one in an epoch.
+
+    It is what ``ckd distill --explain`` shows; the training itself hears it from each :class:`Step`.
+    """
+
+    def position_weights(self, length: int) -> npt.NDArray[np.float64]:
+        """Return what each position of a served sequence counts in an epoch, in the mean over draws, float64 [length].
+
+        Args:
+            length: of the sequence, at most ``max_length``.
+        """
 
 
 @runtime_checkable

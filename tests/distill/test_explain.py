@@ -104,7 +104,9 @@ def test_a_teacher_alone_has_all_the_weight_and_the_other_none(by_hand: ByHand) 
 
 def test_a_position_without_any_label_is_the_truth_alone(by_hand: ByHand) -> None:
     last = by_hand.explain().users[2].positions[3]
-    assert last == Position(4, "truth", item(1), truth_weight=1.0, gate=None, teachers={"a": None, "b": None})
+    assert last == Position(
+        4, "truth", item(1), counts=1.0, truth_weight=1.0, gate=None, teachers={"a": None, "b": None}
+    )
 
 
 def test_a_position_before_the_students_window_is_never_seen(by_hand: ByHand) -> None:
@@ -169,6 +171,29 @@ def test_only_the_last_positions_and_the_best_items_that_are_asked_for_are_told(
     assert [user.user_id for user in found.users] == ["u0002", "u0000"]
     assert [at.position for at in found.users[0].positions] == [3, 4]
     assert [one.item_id for one in said(found.users[0].positions[0], "a").items] == ["i003"]
+
+
+def test_weights_are_times_what_the_student_lets_a_position_count(by_hand: ByHand) -> None:
+    def counting(length: int) -> Array:
+        return np.arange(1.0, length + 1) / 4
+
+    plain = by_hand.explain().users[2].positions
+    found = explain(
+        by_hand.corpus,
+        by_hand.world.artifact,
+        by_hand.labels,
+        settings(),
+        3,
+        users=[2],
+        positions=ALL,
+        position_weights=counting,
+    ).users[0]
+    # The first of the four positions is cut: the student sees three, and the last of these no teacher has a label of.
+    assert [at.counts for at in found.positions] == [None, 1 / 4, 2 / 4, 3 / 4]
+    assert [at.truth_weight for at in found.positions[1:]] == pytest.approx([0.2 / 4, 0.2 * 2 / 4, 3 / 4])
+    for at, same, count in zip(found.positions[1:3], plain[1:3], (1 / 4, 2 / 4), strict=True):
+        assert said(at, "a").loss_weight == pytest.approx(count * (said(same, "a").loss_weight or 0))
+    assert [at.gate for at in found.positions] == [at.gate for at in plain]
 
 
 def test_an_explanation_is_json_without_infinities(by_hand: ByHand) -> None:

@@ -19,7 +19,7 @@ from ckd.stages.distill.settings import DistillSettings
 
 LONG = "a [red]very[/red] long title " * 9
 SAID = Said(1234567, 3e-7, 3e-7, 0.25, 0.75, 0.625, (Suggestion("i2", LONG, 0.5), Suggestion("i1", "pen", 0.25)))
-TAUGHT = Position(7, "taught", Item("i1", "pen"), 0.2, 1.25, {"a": SAID, "recformer": None})
+TAUGHT = Position(7, "taught", Item("i1", "pen"), 1.0, 0.2, 1.25, {"a": SAID, "recformer": None})
 USER = User("u\x1b[31m", "hardest", 11, 2, 6, 1, 0.5, {"length": Term(9.0, 0.75, 1.0)}, 3, (TAUGHT,))
 FOUND = Explanation(6, 6, 1.0, 100, 5_000, 20, 30, (USER,))
 
@@ -90,6 +90,15 @@ def test_positions_that_are_not_taught_say_so() -> None:
     assert "7 truth pen never seen: small sees the last 6 items" in text
     assert "7 truth pen not taught: no teacher has a label here; the truth alone, weight=1" in text
     assert "recformer" not in text
+
+
+def test_what_a_position_counts_is_said_where_a_student_does_not_count_all_alike() -> None:
+    half = replace(TAUGHT, counts=0.5, truth_weight=0.1)
+    text = words(printed(of_user(positions=(half,))))
+    assert "7 truth pen n=0.5000" in text
+    assert "n: what small lets a position count in an epoch, in the mean over its draws" in text
+    assert "weight: alpha g w n, of the teacher's losses, beside 0.2 n of the truth" in text
+    assert "n:" not in words(printed(FOUND)) and "alpha g w," in words(printed(FOUND))
 
 
 def test_an_item_without_a_title_is_named_by_its_identifier() -> None:

@@ -32,6 +32,7 @@ class Kind:
         settings: of a small one that learns its world in ``epochs`` epochs; nothing is dropped out.
         truth: the world it is to learn: ``successors`` if it sees the order of a history, ``blocks`` otherwise.
         random: settings that make its training random, such as dropout.
+        uneven: settings with which some positions count less than others; none if there are no such.
         epochs: as many as it needs.
         exact: its scores in training are of the whole catalogue.
         as_served: in evaluation mode its steps give each position the scores that it is served with.
@@ -43,6 +44,7 @@ class Kind:
     settings: Mapping[str, Any]
     truth: str
     random: Mapping[str, Any] = field(default_factory=dict)
+    uneven: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 25
     exact: bool = True
     as_served: bool = True
@@ -59,12 +61,15 @@ KINDS = {
     "sasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
     "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
     "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
-    "bert4rec": Kind({**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, epochs=30),
+    "bert4rec": Kind(
+        {**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, {"ends": 3}, epochs=30
+    ),
     "fm": Kind({**_SMALL, "min_items": 1, "negatives": 6}, "successors", _DROPOUT, exact=False),
     "deepfm": Kind({**_SMALL, "min_items": 1, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),
     "lightgcn": Kind(
         {"hidden": 16, "learning_rate": 1e-2, "repeats": True},
         "blocks",
+        uneven={"recency": 0.7},
         as_served=False,
         windowed=False,
         joint=False,

@@ -94,6 +94,10 @@ class BERT4Rec(HistoryStudent):
         """Return float32 [B, d + 1], the answer at the ``[MASK]`` behind each history."""
         return at(self.encode(items, ends), ends + 1)
 
+    def position_weights(self, length: int) -> npt.NDArray[np.float64]:
+        """Return how likely an epoch is to teach each position of a sequence, float64 [length]: all alike."""
+        return np.full(length, self.ends / max(self.ends, length))
+
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Score some history ends of each sequence and the items masked within; in evaluation mode none are."""
         corpus, items = domain.corpus, self.item_vectors()[domain.items]

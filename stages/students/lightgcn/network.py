@@ -73,6 +73,11 @@ class LightGCN(nn.Module):
             items.append(at_items)
         return torch.stack(users).mean(0), torch.stack(items).mean(0)
 
+    def position_weights(self, length: int) -> npt.NDArray[np.float64]:
+        """Return w_t of each position t = 1..n of a user, float64 [length]."""
+        weights: npt.NDArray[np.float64] = self.recency ** np.arange(length - 1, -1, -1, dtype=np.float64)
+        return weights
+
     def step(self, domain: Domain, served: TrainingWindows, draw: np.random.Generator) -> Step:
         """Score every position of the sequences against the whole catalogue; those of a user share a row."""
         users, items = self.propagated()
