@@ -1,6 +1,7 @@
 """What `ckd sql` shows of a configuration."""
 
 from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Pending, Plan
 from ckd.storage.artifact import MAKERS, Artifact
 from ckd.storage.errors import UserError
@@ -13,7 +14,7 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
     The second part says what had to be left out, a line each: what is in the store can be asked also where raw files
     or checkpoints, which tell whose it is, are no longer there.
     """
-    plan = Plan(configuration)
+    plan = plan_of(configuration)
     if not plan.store.root.is_dir():
         return Contents({}, [], []), [f"there is no store at {plan.store.root} yet; the views are empty"]
     missing = [

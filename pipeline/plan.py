@@ -56,7 +56,13 @@ class _OwnText(TextSettings):
 
 
 class Plan:
-    """The addresses of one configuration."""
+    """The addresses of one configuration.
+
+    Attributes:
+        by_inputs: whether they are computed from raw files and teachers.
+    """
+
+    by_inputs = True
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration

@@ -46,12 +46,12 @@ class Product:
 def products(plan: Plan) -> Iterator[Product]:
     """Yield the artifacts of a plan, each after those that it is made from."""
     configuration = plan.configuration
-    pretrained = any(plan.teacher(name).pretraining() is not None for name in configuration.teachers)
+    pretrained = plan.by_inputs and any(plan.teacher(name).pretraining() is not None for name in configuration.teachers)
     for domain in [*(configuration.sources if pretrained else ()), *configuration.domains]:
         yield corpus_product(plan, domain)
     for domain, text in plan.texts():
         yield Product("text", domain, partial(plan.text, domain, text), domain, text=text)
-    for teacher in configuration.teachers:
+    for teacher in configuration.teachers if plan.by_inputs else ():
         yield from _trained(plan, teacher)
     for teacher in configuration.teachers:
         for domain in plan.labelled(teacher):
@@ -83,7 +83,7 @@ def _trained(plan: Plan, teacher: str) -> Iterator[Product]:
 
 def _said(plan: Plan, teacher: str, domain: str) -> Iterator[Product]:
     subject = f"{teacher}, {domain}"
-    if plan.teacher(teacher).encodes_items:
+    if plan.by_inputs and plan.teacher(teacher).encodes_items:
         for fold in (None, *plan.label_folds(teacher)):
             title = subject if fold is None else f"{subject}, {fold}"
             yield Product("vectors", title, partial(plan.item_vectors, teacher, domain, fold), domain, teacher, fold)

@@ -64,10 +64,10 @@ def place_of(request: Request, store: str | None) -> Place:
         UserError: there is no such folder, or the configuration is wrong.
     """
     if store is None:
-        from ckd.pipeline.plan import Plan
+        from ckd.pipeline.named import plan_of
 
         configuration = request.load()
-        return Place(Store(configuration.store), Plan(configuration), configuration.device)
+        return Place(Store(configuration.store), plan_of(configuration), configuration.device)
     idle = "--set" if request.overrides else f"-c {request.named}" if request.named else None
     if idle is not None:
         raise UserError(f"--store reads no configuration, so {idle} changes nothing; leave one of them out")

@@ -24,7 +24,7 @@ def command(configuration: Configuration, closely: bool) -> None:
     """Show for each step whether it is reused, resumed or computed, and why."""
     from rich.table import Table
 
-    from ckd.pipeline.plan import Plan
+    from ckd.pipeline.named import plan_of
     from ckd.pipeline.progress import console
     from ckd.pipeline.reasons import why
     from ckd.pipeline.report.layout import LAYOUT
@@ -33,7 +33,7 @@ def command(configuration: Configuration, closely: bool) -> None:
     table = Table(**LAYOUT)
     for name in ("command", "makes", "of", "state", "why"):
         table.add_column(name, no_wrap=name != "why", overflow="fold")
-    plan = Plan(configuration)
+    plan = plan_of(configuration)
     found = list(steps(plan))
     for step in found:
         table.add_row(f"ckd {step.command}", step.what, step.subject, step.state, step.why)

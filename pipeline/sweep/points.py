@@ -9,6 +9,7 @@ from ckd.pipeline.commands import DEFAULT_FILE, Request
 from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.config.overrides import Override, parse_override
+from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.sweep.grid import GridError, clashes, grid_points, parse_grid
 from ckd.pipeline.sweep.plan import FREE, SharingPlan
@@ -43,7 +44,7 @@ def planned_points(
     plans = []
     for configuration in configurations:
         bound = canonical_json(configuration.model_dump(mode="json", exclude=FREE))
-        plans.append(SharingPlan(configuration, origins.setdefault(bound, Plan(configuration))))
+        plans.append(SharingPlan(configuration, origins.setdefault(bound, plan_of(configuration))))
     for plan in plans:
         choice.check(plan.configuration)
     if lines := dict.fromkeys(_missing(request, points, plans, choice)):

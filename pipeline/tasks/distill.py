@@ -7,6 +7,7 @@ import torch
 from ckd.pipeline.choice import Choice
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
+from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Plan, Run
 from ckd.pipeline.progress import epoch_lines
 from ckd.pipeline.report.students import student_tables
@@ -28,7 +29,7 @@ def distill(configuration: Configuration, choice: Choice) -> None:
     Raises:
         UserError: there is no such student, or labels that they learn from are not in the store.
     """
-    plan = Plan(configuration)
+    plan = plan_of(configuration)
     choice.check(configuration)
     wanted = choice.runs(plan)
     taught = dict.fromkeys(domain for run in wanted if run.distilled for domain in run.domains)

@@ -5,6 +5,7 @@ from typing import Any
 
 from ckd.pipeline.choice import Choice
 from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Plan
 from ckd.stages.distill.explain import explain, nearest_users, user_code
 from ckd.stages.distill.explanation import Explanation
@@ -35,7 +36,7 @@ def explanations(
     Raises:
         UserError: there is nothing to explain, a name or identifier is unknown, or labels are not in the store.
     """
-    plan = Plan(configuration)
+    plan = plan_of(configuration)
     Choice(() if student is None else (student,), tuple(domains)).check(configuration, "explain")
     student = student or next(iter(configuration.students))
     artifacts = {domain: _corpus(plan, domain) for domain in _domains(plan, domains)}

@@ -9,6 +9,7 @@ from rich.table import Table
 from ckd.pipeline.config.load import load_configuration
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.garbage import Garbage, find_garbage
+from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.layout import LAYOUT
@@ -30,7 +31,7 @@ def collect(configuration: Configuration, also: Sequence[Path], runs: bool, dele
         UserError: a configuration is wrong, or has another store.
         Busy: another process is writing into the store; nothing was removed.
     """
-    plans = [Plan(configuration), *(_plan(path, configuration) for path in also)]
+    plans = [_plan_of(configuration), *(_plan(path, configuration) for path in also)]
     store = plans[0].store
     garbage, notes = find_garbage(plans, runs)
     for note in notes:
@@ -55,7 +56,12 @@ def _plan(path: Path, configuration: Configuration) -> Plan:
     other = load_configuration(path)
     if other.store != configuration.store:
         raise UserError(f"--also {path}: its store is {other.store}, not {configuration.store}; name one of this store")
-    return Plan(other)
+    return _plan_of(other)
+
+
+def _plan_of(configuration: Configuration) -> Plan:
+    refuse_names(configuration, "gc")
+    return Plan(configuration)
 
 
 def _remove(store: Store, garbage: Garbage) -> None:

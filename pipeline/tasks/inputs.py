@@ -7,6 +7,7 @@ import torch
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
+from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar, console
 from ckd.stages.prepare.prepare import prepare_domain
@@ -21,6 +22,7 @@ from ckd.storage.vectors import read_vectors
 
 def prepare_all(configuration: Configuration) -> None:
     """Prepare every domain and source domain, and the text vectors that teachers read; print all statistics."""
+    refuse_names(configuration, "prepare")
     plan = Plan(configuration)
     for domain in [*configuration.sources, *configuration.domains]:
         known = plan.store.find(plan.corpus(domain))

@@ -8,6 +8,7 @@ import torch
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
+from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.report.teachers import teacher_table
@@ -34,6 +35,7 @@ def precompute(configuration: Configuration) -> None:
     Raises:
         UserError: there is no teacher, or one is not trained yet or does not fit.
     """
+    refuse_names(configuration, "precompute")
     plan = Plan(configuration)
     if not configuration.teachers:
         raise UserError("teachers: the configuration names no teacher, so there is nothing to precompute")

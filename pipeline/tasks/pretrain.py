@@ -9,6 +9,7 @@ import torch
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
+from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console, epoch_lines, note_lines
 from ckd.pipeline.tasks.inputs import corpus_of, text_of
@@ -32,6 +33,7 @@ def pretrain(configuration: Configuration, export: Path | None, half: bool) -> N
     Raises:
         UserError: no teacher of the configuration is trained.
     """
+    refuse_names(configuration, "pretrain")
     plan = Plan(configuration)
     device = chosen_device(configuration.device)
     if not plan.trained():

@@ -6,6 +6,7 @@ import click
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.config.problems import unnamed
+from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.leaderboard import print_leaderboard
@@ -38,7 +39,7 @@ def list_runs(
     known = metric_names(STORED_CUTOFFS)
     if metric not in known:
         raise UserError(f"--metric: {unnamed('metric', metric, known)}")
-    plan = Plan(configuration)
+    plan = plan_of(configuration)
     runs = plan.store.all("runs")
     listed = runs if every else _meant(plan, runs)
     for option, chosen in (("domain", domains), ("student", students)):

@@ -36,15 +36,22 @@ def label_address(
     out_of_fold = {"folds": {"teachers": [dict(each) for each in folds], "rule": FOLD_RULE}} if folds else {}
     inputs = {
         **_opinion(kind, frozen, scoring, corpus_key, text_key),
+        **kept_of(settings),
+        **out_of_fold,
+    }
+    return Address("labels", inputs, (("teacher", teacher), ("domain", domain)))
+
+
+def kept_of(settings: LabelSettings) -> dict[str, Any]:
+    """Return the part of the inputs of labels that says what of a teacher's opinion is stored, and how."""
+    return {
         "top_k": settings.top_k,
         "splits": list(settings.splits),
         "state": settings.state,
         # The name that it had first: labels of then are labels of now.
         "precision": "float32" if settings.precision == "exact" else settings.precision,
         "format": LABEL_FORMAT,
-        **out_of_fold,
     }
-    return Address("labels", inputs, (("teacher", teacher), ("domain", domain)))
 
 
 def agreement_address(one: Address, other: Address) -> Address:

@@ -37,6 +37,13 @@ class LabelSettings(Settings):
         default=256, ge=1, description="sequences per pass of a teacher; changes speed and memory, never a label"
     )
 
+    found_by: Literal["inputs", "name"] = Field(
+        default="inputs",
+        description="which labels of the store students learn from: those that the raw files and teachers named here "
+        "make (inputs), or those that it has under the names of teacher and domain (name), for which neither raw "
+        "files nor teachers nor text encoder need be at hand; not part of the key",
+    )
+
     @field_validator("precision", mode="before")
     @classmethod
     def _by_its_older_name(cls, precision: object) -> object:

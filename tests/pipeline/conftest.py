@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ckd.pipeline import cli
@@ -61,3 +63,15 @@ def ckd(monkeypatch, capfd) -> Callable[..., tuple[int, list[str], str]]:
         return code, shown.out.splitlines(), shown.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def other_items(world, tmp_path_factory):
+    """The raw files with one title changed."""
+    folder = tmp_path_factory.mktemp("other") / "raw"
+    shutil.copytree(world.raw, folder)
+    items = pq.read_table(folder / "items.parquet").to_pydict()
+    items["title"][0] += " of another kind"
+    schema = pq.read_schema(folder / "items.parquet")
+    pq.write_table(pa.table(items, schema=schema), folder / "items.parquet")
+    return folder

@@ -3,8 +3,6 @@
 import re
 import shutil
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ckd.storage.files import sha256_file
@@ -47,18 +45,6 @@ def status(place, *arguments):
         f"{what} of {subject}": (state, re.sub("^the store has [0-9a-f]{16}, ", "", why))
         for _, what, subject, state, why in lines
     }
-
-
-@pytest.fixture(scope="module")
-def other_items(world, tmp_path_factory):
-    """The raw files with one title changed."""
-    folder = tmp_path_factory.mktemp("other") / "raw"
-    shutil.copytree(world.raw, folder)
-    items = pq.read_table(folder / "items.parquet").to_pydict()
-    items["title"][0] += " of another kind"
-    schema = pq.read_schema(folder / "items.parquet")
-    pq.write_table(pa.table(items, schema=schema), folder / "items.parquet")
-    return folder
 
 
 def test_without_a_store_everything_is_to_be_computed_and_none_is_made(workplace):

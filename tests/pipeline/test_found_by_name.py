@@ -1,0 +1,160 @@
+"""Students from a store alone: corpora and labels by name, without raw files, teachers or text encoder."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+BY_NAME = ("--set", "labels.found_by=name")
+STUDENTS = ("distill", *BY_NAME)
+TEACHERS = ("uni", "ids", "rec")
+
+
+@pytest.fixture
+def moved(made_once, tmp_path):
+    """A folder with the corpora and labels of a store, in whose configuration raw files and teachers are nowhere."""
+    folder = tmp_path / "elsewhere"
+    for kind in ("corpus", "labels"):
+        shutil.copytree(made_once.store / kind, folder / "store" / kind)
+    text = (made_once.folder / "pipeline.yaml").read_text()
+    gone = re.sub(r"(path|encoder|checkpoint): /[^,}]*", r"\1: gone", text)
+    assert gone.count("gone") == 4
+    (folder / "pipeline.yaml").write_text(gone)
+    return folder
+
+
+def labels_of(folder: Path, teacher: str) -> Path:
+    (found,) = (folder / "store" / "labels" / f"teacher={teacher}" / "domain=tiny").iterdir()
+    return found
+
+
+def runs_of(folder: Path) -> dict[str, bytes]:
+    return {run.name: (run / "model.safetensors").read_bytes() for run in (folder / "store" / "runs").iterdir()}
+
+
+def test_without_it_the_teachers_are_asked_for(moved, ckd) -> None:
+    code, _, error = ckd(moved, "distill")
+    assert code == 2 and "teachers.uni.checkpoint" in error and "gone" in error
+
+
+def test_the_students_are_the_very_runs_that_the_whole_store_has(made_once, moved, ckd) -> None:
+    code, _, error = ckd(moved, *STUDENTS)
+    assert code == 0, error
+    assert runs_of(moved) == runs_of(made_once.folder)
+
+
+def test_a_sweep_trains_the_same_runs(moved, ckd) -> None:
+    code, _, error = ckd(moved, *STUDENTS, "--grid", "distill.alpha=0.8,0.5", "--jobs", "1")
+    assert code == 0, error
+    swept = runs_of(moved)
+    code, _, error = ckd(moved, *STUDENTS, "--set", "distill.alpha=0.5")
+    assert code == 0, error
+    assert runs_of(moved) == swept and len(swept) == 3
+
+
+def test_what_comes_after_the_labels_works(moved, ckd) -> None:
+    assert ckd(moved, *STUDENTS)[0] == 0
+    code, lines, error = ckd(moved, *STUDENTS, "--explain", "--positions", "1")
+    assert code == 0 and any(line.startswith("tiny:") for line in lines), error
+    code, lines, error = ckd(moved, "runs", *BY_NAME)
+    assert code == 0 and sum("small" in line for line in lines) == 2, error
+    code, lines, error = ckd(moved, "sql", *BY_NAME, "select distinct teacher from labels order by 1")
+    assert code == 0 and [line.strip() for line in lines[2:5]] == sorted(TEACHERS), error
+    out = moved / "lists.csv"
+    code, _, error = ckd(moved, "recommend", *BY_NAME, "small/tiny", "--k", "2", "--out", str(out))
+    assert code == 0 and out.read_text().startswith("user_id,rank,item_id,score"), error
+
+
+def test_status_lists_what_is_there_and_what_is_to_be_trained(moved, ckd) -> None:
+    code, lines, error = ckd(moved, "status", *BY_NAME)
+    assert code == 0, error
+    rows = [re.split(r" {2,}", line.strip())[:4] for line in lines[2:]]
+    assert [row[1:4] for row in rows if row[0] == "ckd distill"] == [
+        ["run", "small, tiny, plain", "compute"],
+        ["run", "small, tiny, distilled", "compute"],
+    ]
+    assert [row[1:4] for row in rows if row[1] in ("corpus", "labels")] == [
+        ["corpus", "tiny", "reuse"],
+        *(["labels", f"{teacher}, tiny", "reuse"] for teacher in TEACHERS),
+    ]
+    assert not {"text", "teacher"} & {row[1] for row in rows}
+
+
+@pytest.mark.parametrize("command", ["prepare", "pretrain", "precompute", "gc"])
+def test_nothing_is_made_or_removed_by_names(moved, ckd, command: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in moved.rglob("*")}
+    code, _, error = ckd(moved, command, *BY_NAME)
+    assert code == 2 and error.count("\n") == 1
+    assert "labels.found_by is name" in error and f"leave it out of `ckd {command}`" in error
+    assert {path: path.stat().st_mtime_ns for path in moved.rglob("*")} == before
+
+
+def test_labels_that_are_not_there_are_one_line(moved, ckd) -> None:
+    shutil.rmtree(labels_of(moved, "uni"))
+    code, _, error = ckd(moved, *STUDENTS)
+    assert code == 2 and error.count("\n") == 1
+    assert "no labels of teacher uni for domain tiny; copy labels/teacher=uni/domain=tiny into it" in error
+
+
+def test_damaged_labels_are_called_so(moved, ckd) -> None:
+    (labels_of(moved, "uni") / "part-00000.parquet").write_bytes(b"torn")
+    code, _, error = ckd(moved, *STUDENTS)
+    assert code == 2 and error.count("\n") == 1 and "only damaged labels of teacher uni" in error
+
+
+def test_labels_that_are_stored_otherwise_are_named_with_what_differs(moved, ckd) -> None:
+    code, _, error = ckd(moved, *STUDENTS, "--set", "labels.top_k=5", "--set", "teachers.ids.train.folds=3")
+    assert code == 2 and error.count("\n") == 1
+    key = labels_of(moved, "uni").name.removeprefix("key=")
+    assert f"{key} has top_k 7 for 5" in error
+
+
+@pytest.fixture
+def more(made_once, tmp_path, ckd):
+    """A copy of the store and its configuration, and a function that lets teacher uni alone label again in it."""
+    folder = tmp_path / "more"
+    shutil.copytree(made_once.store, folder / "store")
+    shutil.copy(made_once.folder / "pipeline.yaml", folder)
+
+    def label(teacher: Path, *overrides: str) -> Path:
+        options = (f"teachers={{uni: {{kind: unisrec, checkpoint: {teacher}}}}}", *overrides)
+        code, _, error = ckd(folder, "precompute", *(word for option in options for word in ("--set", option)))
+        assert code == 0, error
+        return folder
+
+    return label
+
+
+def test_of_several_labels_that_fit_none_is_guessed(more, ckd, world, make_teacher, tmp_path) -> None:
+    folder = more(make_teacher(tmp_path / "other", world.text.encoder, seed=9))
+    code, _, error = ckd(folder, *STUDENTS)
+    assert code == 2 and error.count("\n") == 1
+    keys = sorted(path.name.removeprefix("key=") for path in folder.glob("store/labels/teacher=uni/domain=tiny/*"))
+    assert f"2 labels of teacher uni for domain tiny that fit: {', '.join(keys)}" in error
+
+
+def test_labels_of_several_corpora_teach_nobody_together(more, ckd, made_once, world, other_items) -> None:
+    folder = more(world.teacher, f"domains.tiny.path={other_items}")
+    shutil.rmtree(folder / "store" / labels_of(made_once.folder, "uni").relative_to(made_once.store))
+    code, _, error = ckd(folder, *STUDENTS)
+    assert code == 2 and error.count("\n") == 1
+    assert "the labels of domain tiny have several corpora, those of uni" in error
+    code, _, error = ckd(folder, *STUDENTS, "--set", "distill.teachers=[uni]")
+    assert code == 0, error
+
+
+def test_a_store_without_the_corpus_of_its_labels_is_one_line(moved, ckd) -> None:
+    (corpus,) = (moved / "store" / "corpus").iterdir()
+    shutil.rmtree(corpus)
+    code, _, error = ckd(moved, *STUDENTS)
+    assert code == 2 and error.count("\n") == 1
+    assert f"copy corpus/{corpus.name} into it" in error
+
+
+def test_students_without_teachers_find_their_corpus_by_the_labels(moved, ckd) -> None:
+    code, _, error = ckd(moved, *STUDENTS, "--set", "distill.alpha=0")
+    assert code == 0, error
+    assert len(runs_of(moved)) == 1
+    code, _, error = ckd(moved, *STUDENTS, "--set", "distill.alpha=0", "--set", "teachers={}")
+    assert code == 2 and "no labels of domain tiny, which tell its corpus" in error
