@@ -37,6 +37,7 @@ HARMLESS = {
     "evaluate.bootstrap",
     "labels.batch_size",  # speed
     "labels.shard_rows",  # the cut into files
+    "labels.found_by",  # how they are found: test_found_by_name.py holds that the runs are the same
     "students.small.kind",  # there is one kind only
     "students.small.scope",  # says which domains a student has; these are in the key
 }
