@@ -1,4 +1,8 @@
-"""An index of a student's item vectors, and how much of the exact answer it finds."""
+"""An index of a student's item vectors, and how much of the exact answer it finds.
+
+It finds the items of the best scores alone: those that a student of users puts behind all others are among them, so ask
+it for as many more and leave them out.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +16,7 @@ import torch
 
 from ckd.stages.export.examples import index_example
 from ckd.stages.export.folder import README, write_config
-from ckd.stages.export.student import Exported, sample, subject_of, whole_histories
+from ckd.stages.export.student import Exported, sample, subject_of
 from ckd.stages.export.weights import add_student, weights_config
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -70,7 +74,7 @@ def build(found: Exported, factory: str, search: str | None, k: int) -> tuple[An
     faiss.omp_set_num_threads(1)  # several threads build another graph each time
     with torch.inference_mode():
         vectors = np.ascontiguousarray(found.vectors.item_vectors().float().numpy())
-        queries = found.vectors.query(*whole_histories(found, sample(found.domain, QUERIES))).float().numpy()
+        queries = found.vectors.query(*found.given(sample(found.domain, QUERIES)).values()).float().numpy()
     with _refused(f"--index {factory}", f"{len(vectors):,} items"):
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors)

@@ -12,7 +12,7 @@ from ckd.storage import files
 from ckd.storage.disk import disk
 from ckd.storage.errors import UserError
 
-CONFIG, ITEMS, README = "config.json", "items.parquet", "README.md"
+CONFIG, ITEMS, USERS, README = "config.json", "items.parquet", "users.parquet", "README.md"
 MARK = "ckd_export"
 """Key of ``config.json`` that tells an export of ours from other folders; its value is the version of its layout."""
 LAYOUT = 1

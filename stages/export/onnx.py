@@ -1,4 +1,4 @@
-"""A student as an ONNX model: the history of any number of users in, the scores of all items out."""
+"""A student as an ONNX model: any number of histories, or of its users, in, the scores of all items out."""
 
 import logging
 import warnings
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ckd.stages.export.examples import onnx_example
-from ckd.stages.export.folder import ITEMS, README, write_config
+from ckd.stages.export.folder import ITEMS, README, USERS, write_config
 from ckd.stages.export.student import (
     CLOSE,
     SAMPLE,
@@ -21,9 +21,9 @@ from ckd.stages.export.student import (
     names_of,
     sample,
     subject_of,
-    whole_histories,
+    users_of,
 )
-from ckd.stages.students.serving import DotProductServing, Serving
+from ckd.stages.students.serving import DotProductServing, Serving, UserServing
 from ckd.storage.errors import UserError
 from ckd.storage.parquet import write_table
 
@@ -57,12 +57,14 @@ def write_onnx(found: Exported, folder: Path, top_k: int | None) -> float:
     Raises:
         UserError: the network cannot be traced, or onnxruntime does not give the student's own scores.
     """
-    n_items, longest = found.domain.corpus.n_items, found.student.max_length
+    n_items = found.domain.corpus.n_items
     k = None if top_k is None else min(top_k, n_items)
     model = _Model(found.serving, k).eval()
     _trace(model, found, folder / MODEL)
     difference = _check(model, found, folder / MODEL)
     write_table(names_of(found), folder / ITEMS)
+    if found.of_users:
+        write_table(users_of(found), folder / USERS)
     (folder / README).write_text(onnx_example(found, k, model.outputs), encoding="utf-8")
     shapes = {
         "scores": ["float32", "batch", n_items],
@@ -75,7 +77,7 @@ def write_onnx(found: Exported, folder: Path, top_k: int | None) -> float:
         {
             "format": "onnx",
             **described(found),
-            "inputs": {"items": ["int64", "batch", f"length (1 to {longest})"], "lengths": ["int64", "batch"]},
+            "inputs": _inputs(found),
             "outputs": {name: shapes[name] for name in model.outputs},
             "largest_difference": difference,
         },
@@ -83,22 +85,37 @@ def write_onnx(found: Exported, folder: Path, top_k: int | None) -> float:
     return difference
 
 
+def _inputs(found: Exported) -> dict[str, list[Any]]:
+    """Return type and shape of each input."""
+    longest = _longest(found)
+    items = ["int64", "batch", "length (from 1)" if longest is None else f"length (1 to {longest})"]
+    users = {"users": ["int64", "batch"]} if longest is None else {}
+    return {**users, "items": items, "lengths": ["int64", "batch"]}
+
+
+def _longest(found: Exported) -> int | None:
+    """Return the items of a history that the model takes; None where these only come behind others."""
+    return None if found.of_users else found.student.max_length
+
+
 class _Model(nn.Module):
     """The outputs of the ONNX model, named in ``outputs``."""
 
-    def __init__(self, serving: Serving, k: int | None) -> None:
+    def __init__(self, serving: Serving | UserServing, k: int | None) -> None:
         super().__init__()
         self.serving, self._k = serving, k
         best = ["scores"] if k is None else ["best_items", "best_scores"]
-        self.outputs = [*best, *(["query"] if isinstance(serving, DotProductServing) else [])]
+        self.outputs = [*best, *(["query"] if isinstance(serving, DotProductServing | UserServing) else [])]
 
-    def forward(self, items: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         query: tuple[Tensor, ...] = ()
         if isinstance(self.serving, DotProductServing):
-            query = (self.serving.query(items, lengths),)
+            query = (self.serving.query(*given),)
             scores = query[0] @ self.serving.item_vectors().T
         else:
-            scores = self.serving(items, lengths)
+            scores = self.serving(*given)
+        if isinstance(self.serving, UserServing):
+            query = (self.serving.query(*given),)
         if self._k is None:
             return (scores, *query)
         best = scores.topk(self._k, dim=1)
@@ -106,19 +123,23 @@ class _Model(nn.Module):
 
 
 def _trace(model: _Model, found: Exported, path: Path) -> None:
-    longest = found.student.max_length
-    length = min(_LENGTH, longest)
+    longest = _longest(found)
+    length = _LENGTH if longest is None else min(_LENGTH, longest)
     batch = torch.export.Dim("batch")
-    items = {0: batch, 1: torch.export.Dim("length", min=1, max=longest)} if longest > 1 else {0: batch}
-    example = torch.zeros(_BATCH, length, dtype=torch.int64), torch.full((_BATCH,), length, dtype=torch.int64)
+    items = {0: batch} if longest == 1 else {0: batch, 1: torch.export.Dim("length", min=1, max=longest)}
+    names = list(_inputs(found))
+    shapes = tuple(items if name == "items" else {0: batch} for name in names)
+    sizes = [(_BATCH, length) if name == "items" else (_BATCH,) for name in names]
+    fillings = [length if name == "lengths" else 0 for name in names]
+    example = tuple(torch.full(size, value, dtype=torch.int64) for size, value in zip(sizes, fillings, strict=True))
     with _quiet():
         try:
             program = torch.onnx.export(
                 model,
                 example,
                 dynamo=True,
-                dynamic_shapes={"items": items, "lengths": {0: batch}},
-                input_names=["items", "lengths"],
+                dynamic_shapes=(shapes,),
+                input_names=names,
                 output_names=model.outputs,
                 verbose=False,
             )
@@ -141,11 +162,11 @@ def _check(model: _Model, found: Exported, path: Path) -> float:
     users = sample(found.domain, SAMPLE)
     difference = 0.0
     for some in (users[:1], users):
-        items, lengths = whole_histories(found, some)
+        given = found.given(some)
         with torch.inference_mode():
-            wanted = dict(zip(model.outputs, model(items, lengths), strict=True))
-        given: list[Any] = session.run(model.outputs, {"items": items.numpy(), "lengths": lengths.numpy()})
-        for name, values in zip(model.outputs, given, strict=True):
+            wanted = dict(zip(model.outputs, model(*given.values()), strict=True))
+        answers: list[Any] = session.run(model.outputs, {name: value.numpy() for name, value in given.items()})
+        for name, values in zip(model.outputs, answers, strict=True):
             if name != "best_items":  # their scores say whether others are as good
                 difference = max(difference, largest_difference(torch.from_numpy(values), wanted[name]))
     if not difference <= CLOSE:

@@ -9,9 +9,10 @@ import pyarrow as pa
 import torch
 
 from ckd.stages.batching import histories
-from ckd.stages.students.contract import Domain, ScoresHistories, Student
-from ckd.stages.students.serving import DotProductServing, Serving
+from ckd.stages.students.contract import Domain, ScoresHistories, ScoresUsers, Student
+from ckd.stages.students.serving import DotProductServing, Serving, UserServing
 from ckd.storage.artifact import Artifact
+from ckd.storage.corpus import HELD_OUT
 from ckd.storage.errors import UserError
 from ckd.storage.runs import domains_of, read_metrics
 
@@ -19,6 +20,9 @@ SAMPLE = 64
 """Users whose histories are scored both ways."""
 CLOSE = 1e-4
 """Largest difference that is put down to rounding, relative to the largest score."""
+
+
+Users = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -30,32 +34,61 @@ class Exported:
         name: of the domain.
         domain: the domain.
         student: the network, in evaluation mode.
-        serving: the function of histories that is exported.
+        serving: the function of histories, or of users, that is exported.
     """
 
     run: Artifact
     name: str
     domain: Domain
     student: Student
-    serving: Serving
+    serving: Serving | UserServing
 
     @property
-    def vectors(self) -> DotProductServing | None:
+    def of_users(self) -> bool:
+        """Whether the function is of users."""
+        return isinstance(self.serving, UserServing)
+
+    @property
+    def vectors(self) -> DotProductServing | UserServing | None:
         """``serving`` if it scores by a dot product."""
-        return self.serving if isinstance(self.serving, DotProductServing) else None
+        return self.serving if isinstance(self.serving, DotProductServing | UserServing) else None
+
+    def given(self, users: Users) -> dict[str, torch.Tensor]:
+        """Return the arguments with which ``serving`` scores users as they are evaluated after their whole sequences.
+
+        Args:
+            users: int32 [B], codes.
+
+        Returns:
+            ``items`` int64 [B, L] and ``lengths`` int64 [B]: of a function of histories all that it sees of them.
+            Of one of users these are the items that come behind all others, and ``users`` int64 [B] is before them.
+        """
+        corpus = self.domain.corpus
+        if not isinstance(self.serving, UserServing):
+            items, ends = histories(corpus, users, corpus.lengths[users].astype(np.int32), self.student.max_length)
+            return {"items": items, "lengths": ends + 1}
+        trained = np.maximum(corpus.lengths[users] - HELD_OUT, 1).astype(np.int32)
+        items, ends = histories(corpus, users, trained, int(trained.max()))
+        behind = isinstance(self.student, ScoresUsers) and not self.student.repeats
+        lengths = ends + 1 if behind else torch.zeros_like(ends)
+        return {"users": torch.from_numpy(users.astype(np.int64)), "items": items, "lengths": lengths}
 
 
 def exported(run: Artifact, student: Student, name: str, domain: Domain) -> Exported:
     """Return what is exported of a student.
 
     Raises:
-        UserError: its scores are no function of the history, or not the one that it says.
+        UserError: it offers no function of histories or of users, or its scores are not what that gives.
     """
-    if not isinstance(student, ScoresHistories):
+    if isinstance(student, ScoresHistories):
+        serving: Serving | UserServing = student.serving(domain)
+    elif isinstance(student, ScoresUsers):
+        serving = student.user_serving()
+    else:
         raise UserError(
-            f"{subject_of(run)} scores the users it was trained with, not histories: only `ckd recommend` can serve it"
+            f"{subject_of(run)} offers neither `serving` nor `user_serving`: only `ckd recommend` can serve it"
         )
-    found = Exported(run, name, domain, student, student.serving(domain))
+    found = Exported(run, name, domain, student, serving)
     users = sample(domain, SAMPLE)
     ends = domain.corpus.lengths[users].astype(np.int32)
     difference = largest_difference(served_scores(found, users), student.scorer(domain)(users, ends))
@@ -73,23 +106,16 @@ def subject_of(run: Artifact) -> str:
     return f"student {run.inputs['student']} of kind {settings['kind']}"
 
 
-def sample(domain: Domain, n: int) -> npt.NDArray[np.int32]:
+def sample(domain: Domain, n: int) -> Users:
     """Return at most ``n`` users, spread evenly over the domain's, int32."""
     n = min(n, domain.corpus.n_users)
     return np.linspace(0, domain.corpus.n_users - 1, n).round().astype(np.int32)
 
 
-def whole_histories(found: Exported, users: npt.NDArray[np.int32]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return all that the student sees of these users' sequences: int64 [B, L], int64 [B]."""
-    corpus = found.domain.corpus
-    items, ends = histories(corpus, users, corpus.lengths[users].astype(np.int32), found.student.max_length)
-    return items, ends + 1
-
-
 @torch.inference_mode()
-def served_scores(found: Exported, users: npt.NDArray[np.int32]) -> torch.Tensor:
+def served_scores(found: Exported, users: Users) -> torch.Tensor:
     """Return the scores of all items for these users' whole sequences, float [B, n_items]."""
-    scores: torch.Tensor = found.serving(*whole_histories(found, users))
+    scores: torch.Tensor = found.serving(*found.given(users).values())
     return scores
 
 
@@ -113,6 +139,12 @@ def described(found: Exported) -> dict[str, Any]:
         "max_length": found.student.max_length,
         "metrics": {domain: read_metrics(run, domain) for domain in domains_of(run)},
     }
+
+
+def users_of(found: Exported) -> pa.Table:
+    """Return ``user`` (code) and ``user_id`` of the domain's users, in order of code."""
+    ids = found.domain.corpus.user_ids
+    return pa.table({"user": pa.array(np.arange(len(ids), dtype=np.int32)), "user_id": ids})
 
 
 def names_of(found: Exported) -> pa.Table:

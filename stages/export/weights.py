@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from safetensors.torch import load, save
 
 from ckd.stages.export.examples import weights_example
-from ckd.stages.export.folder import CONFIG, ITEMS, LAYOUT, README, read_mark, write_config
-from ckd.stages.export.student import Exported, described
+from ckd.stages.export.folder import CONFIG, ITEMS, LAYOUT, README, USERS, read_mark, write_config
+from ckd.stages.export.student import Exported, described, users_of
 from ckd.stages.students.contract import ScoresHistories, by_name
-from ckd.stages.students.serving import Serving
+from ckd.stages.students.serving import Serving, UserServing
 from ckd.stages.students.trained import rebuild
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import DamagedArtifact, UserError
@@ -35,8 +36,17 @@ def write_weights(found: Exported, corpora: Mapping[str, Corpus], folder: Path) 
 
 
 def add_student(found: Exported, corpora: Mapping[str, Corpus], folder: Path) -> None:
-    """Write what :func:`load_export` reads, but for the configuration."""
-    (folder / WEIGHTS).write_bytes(found.run.verified(WEIGHTS).read_bytes())
+    """Write what :func:`load_export` reads, but for the configuration.
+
+    Of a student of users that is what it makes of its graph, the vectors of users and items, and no weights.
+    """
+    if isinstance(found.serving, UserServing):
+        # Not save_file: what it raises on a full disk is no OSError.
+        vectors = {name: tensor.contiguous() for name, tensor in found.serving.state_dict().items()}
+        (folder / WEIGHTS).write_bytes(save(vectors))
+        write_table(users_of(found), folder / USERS)
+    else:
+        (folder / WEIGHTS).write_bytes(found.run.verified(WEIGHTS).read_bytes())
     for name, corpus in corpora.items():
         write_table(corpus.items, folder / items_file(name, corpora))
 
@@ -53,15 +63,19 @@ def weights_config(form: str, found: Exported, corpora: Mapping[str, Corpus]) ->
         {"domain": name, "corpus": keys[name], "n_items": corpus.n_items, "items": items_file(name, corpora)}
         for name, corpus in corpora.items()
     ]
-    return {"format": form, **described(found), "domains": domains}
+    return {"format": form, **described(found), "serves": _USERS if found.of_users else _HISTORIES, "domains": domains}
 
 
-def load_export(folder: str | Path, domain: str | None = None) -> tuple[Serving, pa.Table]:
+_USERS, _HISTORIES = "users", "histories"
+
+
+def load_export(folder: str | Path, domain: str | None = None) -> tuple[Serving | UserServing, pa.Table]:
     """Return a student of an export of the format ``safetensors`` or ``faiss``, and its items in order of code.
 
     The student is a :class:`ckd.stages.students.serving.Serving`, on the CPU: called with item codes int64 [B, L]
     (oldest first, right-padded, the last ``max_length`` of ``config.json`` at most) and lengths int64 [B] it returns
-    the scores of all items of the domain, float [B, n_items].
+    the scores of all items of the domain, float [B, n_items]. One that knows its users and no others is a
+    :class:`ckd.stages.students.serving.UserServing`, and ``users.parquet`` tells the users' codes.
 
     Args:
         folder: of the export.
@@ -81,7 +95,11 @@ def load_export(folder: str | Path, domain: str | None = None) -> tuple[Serving,
         entry["domain"]: _catalogue(_verified(folder, entry["items"], config), entry["corpus"])
         for entry in config["domains"]
     }
-    student = rebuild(config["settings"], _verified(folder, WEIGHTS, config), list(corpora.values()))
+    weights = _verified(folder, WEIGHTS, config)
+    if config.get("serves") == _USERS:
+        _verified(folder, USERS, config)
+        return UserServing(**load(weights.read_bytes())), corpora[chosen].items
+    student = rebuild(config["settings"], weights, list(corpora.values()))
     if not isinstance(student, ScoresHistories):
         raise UserError(f"{folder}: students of kind {config['settings']['kind']!r} score no histories here")
     return student.serving(by_name(corpora)[chosen]), corpora[chosen].items

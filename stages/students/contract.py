@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ckd.stages.batching import TrainingWindows
 from ckd.stages.evaluate.ranking import Scorer
-from ckd.stages.students.serving import Serving
+from ckd.stages.students.serving import Serving, UserServing
 from ckd.storage.corpus import Corpus
 
 
@@ -165,3 +165,17 @@ class ScoresHistories(Protocol):
         The network must be one that is built from the items of its domains alone (``domain.corpus.items``): where an
         export is loaded, there are no users.
         """
+
+
+@runtime_checkable
+class ScoresUsers(Protocol):
+    """What a student offers instead, if its scores depend on who the user is: it can be exported, for its own users.
+
+    Attributes:
+        repeats: whether a user's training items are evaluated as all others; if not, they come behind these.
+    """
+
+    repeats: bool
+
+    def user_serving(self) -> UserServing:
+        """Return the student as it is now and is served in its domain."""

@@ -1,7 +1,8 @@
-"""A student as it is served: a history in, the scores of a domain's items out."""
+"""A student as it is served: a history, or a user, in, the scores of a domain's items out."""
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 
@@ -38,3 +39,44 @@ class DotProductServing(Serving):
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Return their dot products, float [B, n_items]."""
         return self.query(items, lengths) @ self.item_vectors().T
+
+
+class UserServing(nn.Module):
+    """A function of users that can be exported: a score is the dot product of a user's vector and an item's.
+
+    Args:
+        users: float [n_users, d].
+        items: float [n_items, d].
+    """
+
+    def __init__(self, users: Tensor, items: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("users", users)
+        self.register_buffer("items", items)
+        self.eval()
+
+    def query(self, users: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return the vector of each user, float [B, d]; the arguments are those of ``forward``."""
+        return self.get_buffer("users")[users]
+
+    def item_vectors(self) -> Tensor:
+        """Return the vectors of the domain's items, float [n_items, d]."""
+        return self.get_buffer("items")
+
+    def forward(self, users: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
+        """Return the scores of all items of the domain, float [B, n_items].
+
+        Args:
+            users: int64 [B], codes of the domain's users.
+            items: int64 [B, L], codes of items that come behind all others, in their own order, whatever their scores:
+                those that a user has; right-padded with any code.
+            lengths: int64 [B], how many of these, from 0 to L.
+        """
+        vectors = self.item_vectors()
+        scores = self.query(users, items, lengths) @ vectors.T
+        had = torch.arange(items.shape[1], device=items.device) < lengths.unsqueeze(1)
+        # The column behind the last one takes what is padding.
+        column = torch.where(had, items, vectors.shape[0])
+        behind = torch.zeros(scores.shape[0], vectors.shape[0] + 1, dtype=scores.dtype).scatter(1, column, 1.0)
+        span = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) + 1
+        return scores - behind[:, :-1] * span

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ckd.stages.export.faiss import INDEX, QUERIES, build, write_index
-from ckd.stages.export.student import whole_histories
 from ckd.stages.students.serving import Serving
 from ckd.storage.errors import UserError
 
@@ -20,7 +19,7 @@ def exact(found):
     users = np.arange(found.domain.corpus.n_users, dtype=np.int32)
     with torch.inference_mode():
         vectors = found.vectors.item_vectors().double().numpy()
-        queries = found.vectors.query(*whole_histories(found, users)).double().numpy()
+        queries = found.vectors.query(*found.given(users).values()).double().numpy()
     return vectors, queries, queries @ vectors.T
 
 

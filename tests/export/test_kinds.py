@@ -1,4 +1,4 @@
-"""Every kind of student that scores histories is served as it is evaluated, by torch and by onnxruntime alike."""
+"""Every kind of student is served as it is evaluated, by torch and by onnxruntime alike; of users: test_of_users.py."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from ckd.stages.export.faiss import build
 from ckd.stages.export.onnx import MODEL, write_onnx
 from ckd.stages.export.recommend import best_lists
 from ckd.stages.students import STUDENTS
-from ckd.stages.students.contract import Domain, ScoresHistories, side_by_side
+from ckd.stages.students.contract import Domain, side_by_side
 from ckd.storage.errors import UserError
 
 SMALL: Mapping[str, Mapping[str, Any]] = {
@@ -78,14 +78,6 @@ def test_one_whose_score_is_no_dot_product_is_refused_an_index(trained, kind):
     found = trained.exported(trained.joint, "b", student_of(trained, kind, trained.joint))
     with pytest.raises(UserError, match="does not score by a dot product"):
         build(found, "Flat", None, 5)
-
-
-@pytest.mark.parametrize("kind", sorted(OF_USERS))
-def test_one_of_users_cannot_be_exported(trained, kind):
-    student = student_of(trained, kind, trained.alone)
-    assert not isinstance(student, ScoresHistories)
-    with pytest.raises(UserError, match="scores the users it was trained with, not histories"):
-        trained.exported(trained.alone, "a", student)
 
 
 @pytest.mark.parametrize("kind", sorted(OF_USERS))

@@ -164,11 +164,11 @@ def test_a_serving_that_scores_otherwise_than_evaluation_is_refused(trained):
         trained.exported(trained.alone, "a", Biased())
 
 
-def test_a_student_that_scores_no_histories_is_refused(trained):
+def test_a_student_that_offers_no_function_is_refused(trained):
     class OfUsers(torch.nn.Module):
         max_length = 6
 
-    line = "student small of kind sasrec scores the users it was trained with, not histories: only `ckd recommend` can"
+    line = "student small of kind sasrec offers neither `serving` nor `user_serving`: only `ckd recommend` can serve it"
     with pytest.raises(UserError, match=line):
         trained.exported(trained.alone, "a", OfUsers())
 

@@ -38,6 +38,7 @@ from ckd.stages.students.contract import Domain, Step, positions_of
 from ckd.stages.students.fixed_matrix import FixedMatrix
 from ckd.stages.students.lightgcn import Settings
 from ckd.stages.students.scores import FullScores
+from ckd.stages.students.serving import UserServing
 from ckd.storage.corpus import HELD_OUT, Corpus
 
 _INIT_STD = 0.1
@@ -105,9 +106,8 @@ class LightGCN(nn.Module):
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of users by their vectors; a history must be the user's training items or go beyond them."""
-        self.eval()
-        with torch.inference_mode():
-            users, items = self.propagated()
+        served = self.user_serving()
+        users, items = served.get_buffer("users"), served.item_vectors()
         trained = domain.corpus.lengths - HELD_OUT
 
         @torch.inference_mode()
@@ -119,6 +119,12 @@ class LightGCN(nn.Module):
             return scores if self.repeats else self._without_repeats(scores, rows)
 
         return score
+
+    def user_serving(self) -> UserServing:
+        """Return the student as it is now and is served in its domain."""
+        self.eval()
+        with torch.no_grad():
+            return UserServing(*self.propagated())
 
     def _without_repeats(self, scores: Tensor, users: Tensor) -> Tensor:
         """Put each user's edges behind all other items, in their own order."""
