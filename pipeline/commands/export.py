@@ -51,7 +51,7 @@ def command(
     (STUDENT/DOMAIN/plain, the one without distillation).
 
     \b
-    onnx         a model: item codes of any number of histories (of a lightgcn: codes of users) in, scores of all items out
+    onnx         a model: item codes of histories (of a lightgcn: codes of users) in, scores of all items out
     safetensors  weights, settings and items, loaded by ckd.stages.export.weights.load_export
     faiss        an index of the item vectors, and the weights that make its queries
 
