@@ -42,7 +42,9 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
             except UserError as error:
                 missing.append(f"left out labels of {teacher} for {domain}: {error}")
                 continue
-            if found is not None:
+            if found is not None and corpus is not None and found.inputs["corpus"] != corpus.key:
+                missing.append(f"left out labels of {teacher} for {domain}: they are of another corpus")
+            elif found is not None:
                 labels.append(LabelSource(teacher, domain, found))
     return Contents(corpora, labels, plan.store.all("runs"), _agreements(plan, labels)), missing
 

@@ -335,6 +335,8 @@ class Plan:
                 there = (self.store.root / self.labels(name, domain).directory).exists()
                 found = "only damaged labels" if there else "no labels"
                 raise UserError(f"the store has {found} of teacher {name} for domain {domain}; run `ckd precompute`")
+            if artifact.inputs["corpus"] != self.corpus(domain).key:
+                raise ValueError(f"labels {artifact.path} are of another corpus than {self.corpus(domain).directory}")
         return {name: artifact for name, artifact in ready.items() if artifact is not None}
 
     def runs(self) -> Iterator[Run]:

@@ -56,7 +56,7 @@ def products(plan: Plan) -> Iterator[Product]:
     for teacher in configuration.teachers:
         for domain in plan.labelled(teacher):
             yield from _said(plan, teacher, domain)
-    for domain in configuration.domains:
+    for domain in configuration.domains if plan.by_inputs else ():
         for one, other in plan.pairs(domain):
             address = partial(plan.agreement, one, other, domain)
             yield Product("agreement", f"{one} and {other}, {domain}", address, domain, pair=(one, other))

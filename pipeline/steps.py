@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ckd.pipeline.named import NotByName
 from ckd.pipeline.plan import Pending, Plan
 from ckd.pipeline.products import Product, products
 from ckd.pipeline.reasons import as_configured, changes, is_there, nearest
@@ -49,7 +50,7 @@ def _step(plan: Plan, product: Product) -> Step:
     command, what = MAKERS[product.kind], {"teachers": "teacher", "runs": "run"}.get(product.kind, product.kind)
     try:
         address = product.address()
-    except (Pending, DamagedArtifact) as pending:
+    except (Pending, DamagedArtifact, NotByName) as pending:
         return Step(command, what, product.subject, COMPUTE, str(pending), product)
     if address is None:
         raise ValueError(f"{product} has no address")

@@ -61,6 +61,20 @@ class Store:
         found = (load_artifact(folder) for folder in self.folders(kind))
         return [artifact for artifact in found if artifact is not None]
 
+    def labels_under(self, teacher: str, domain: str) -> tuple[list[Artifact], list[Location]]:
+        """Return the labels under the names of a teacher (``*`` is any) and a domain, and what of them is damaged.
+
+        Returns:
+            Committed artifacts, and directories of such that once were, both in order of path.
+
+        Raises:
+            UserError: a newer version of ckd wrote some.
+        """
+        folders = matching(self.root / _LABELS, f"teacher={teacher}/domain={domain}/key=*")
+        found = {folder: load_artifact(folder) for folder in folders if folder.is_dir()}
+        there = [artifact for artifact in found.values() if artifact is not None]
+        return there, [folder for folder, artifact in found.items() if artifact is None]
+
     def damaged(self, kind: str) -> list[Location]:
         """Return the directories of a kind that once were artifacts and are none now, in order of path."""
         return [folder for folder in self.folders(kind) if load_artifact(folder) is None]

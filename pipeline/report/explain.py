@@ -155,7 +155,11 @@ def _unevenly(explained: Mapping[str, Explanation]) -> bool:
 def _legend(found: Explanation, settings: DistillSettings, uneven: str | None) -> str:
     weighting = settings.weighting
     every = "which serves all sequences" if found.share == 1 else f"the last, which serves {found.share:.1%} of them"
-    counts = f"; n: what {uneven} lets a position count in an epoch, in the mean over its draws" if uneven else ""
+    counts = (
+        f"; n: what {uneven} lets a position count in an epoch, in the mean over its draws, 1 where none is shown"
+        if uneven
+        else ""
+    )
     n = " n" if uneven else ""
     return (
         "t: items in the history; p: probability over the catalogue; = the truth; "

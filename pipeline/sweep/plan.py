@@ -7,7 +7,8 @@ from ckd.pipeline.plan import Plan
 from ckd.storage.keys import Address
 
 FREE = {"distill", "students", "evaluate", "seed", "cluster"}
-"""Sections of the configuration on which no corpus and no label depends."""
+"""Sections of the configuration on which no corpus and no label depends, but for ``distill`` where both are found by
+name."""
 
 
 class SharingPlan(Plan):
@@ -22,6 +23,7 @@ class SharingPlan(Plan):
 
     def __init__(self, configuration: Configuration, origin: Plan) -> None:
         super().__init__(configuration)
+        self.by_inputs = origin.by_inputs
         self.origin: Plan | None = origin
         self._corpora: dict[str, Address] = {}
         self._labels: dict[tuple[str, str], Address] = {}

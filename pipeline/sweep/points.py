@@ -43,7 +43,8 @@ def planned_points(
     origins: dict[str, Plan] = {}
     plans = []
     for configuration in configurations:
-        bound = canonical_json(configuration.model_dump(mode="json", exclude=FREE))
+        free = FREE - {"distill"} if configuration.labels.found_by == "name" else FREE
+        bound = canonical_json(configuration.model_dump(mode="json", exclude=free))
         plans.append(SharingPlan(configuration, origins.setdefault(bound, plan_of(configuration))))
     for plan in plans:
         choice.check(plan.configuration)

@@ -10,7 +10,7 @@ from ckd.pipeline.plan import Plan
 from ckd.stages.distill.explain import explain, nearest_users, user_code
 from ckd.stages.distill.explanation import Explanation
 from ckd.stages.students import STUDENTS
-from ckd.stages.students.contract import TeachesUnevenly, side_by_side
+from ckd.stages.students.contract import position_weights_of, side_by_side
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
@@ -47,7 +47,6 @@ def explanations(
     for domain, chosen in codes.items():
         corpus = corpora[domain]
         network = _built(configuration.students[student], corpus)
-        uneven = {"position_weights": network.position_weights} if isinstance(network, TeachesUnevenly) else {}
         explained[domain] = explain(
             corpus,
             artifacts[domain],
@@ -57,7 +56,7 @@ def explanations(
             chosen,
             positions,
             items,
-            **uneven,
+            position_weights_of(network),
         )
     return student, explained
 

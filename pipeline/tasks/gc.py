@@ -56,11 +56,11 @@ def _plan(path: Path, configuration: Configuration) -> Plan:
     other = load_configuration(path)
     if other.store != configuration.store:
         raise UserError(f"--also {path}: its store is {other.store}, not {configuration.store}; name one of this store")
-    return _plan_of(other)
+    return _plan_of(other, f"--also {path}: ")
 
 
-def _plan_of(configuration: Configuration) -> Plan:
-    refuse_names(configuration, "gc")
+def _plan_of(configuration: Configuration, where: str = "") -> Plan:
+    refuse_names(configuration, "gc", where)
     return Plan(configuration)
 
 

@@ -3,6 +3,7 @@
 import click
 
 from ckd.pipeline.config.models import Configuration
+from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.sample import Sample
@@ -22,6 +23,8 @@ def verify(configuration: Configuration, repair: bool, sample: Sample | None) ->
     Raises:
         Busy: another process is writing what is to be mended.
     """
+    if repair or sample is not None:
+        refuse_names(configuration, "verify --repair" if repair else "verify --recompute")
     plan = Plan(configuration)
     found = _checked(plan.store)
     code = 0

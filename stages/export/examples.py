@@ -91,7 +91,7 @@ def _length(found: Exported) -> int:
 
 
 def _items(found: Exported) -> str:
-    return "`items.parquet`" if len(domains_of(found.run)) == 1 else "`items-<domain>.parquet`"
+    return "`items.parquet`" if found.of_users or len(domains_of(found.run)) == 1 else "`items-<domain>.parquet`"
 
 
 def _domain(found: Exported) -> str:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ckd.stages.export.examples import index_example
 from ckd.stages.export.folder import README, write_config
-from ckd.stages.export.student import Exported, sample, subject_of
+from ckd.stages.export.student import Exported, Users, sample, subject_of
 from ckd.stages.export.weights import add_student, weights_config
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
@@ -74,7 +75,7 @@ def build(found: Exported, factory: str, search: str | None, k: int) -> tuple[An
     faiss.omp_set_num_threads(1)  # several threads build another graph each time
     with torch.inference_mode():
         vectors = np.ascontiguousarray(found.vectors.item_vectors().float().numpy())
-        queries = found.vectors.query(*found.given(sample(found.domain, QUERIES)).values()).float().numpy()
+        queries = queries_of(found, sample(found.domain, QUERIES))
     with _refused(f"--index {factory}", f"{len(vectors):,} items"):
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
         index.train(vectors)
@@ -86,6 +87,15 @@ def build(found: Exported, factory: str, search: str | None, k: int) -> tuple[An
             parameters.set_index_parameters(index, search)
         answers = index.search(np.ascontiguousarray(queries), min(k, len(vectors)))[1]
     return index, _recall(queries, vectors, answers)
+
+
+def queries_of(found: Exported, users: Users) -> npt.NDArray[np.float32]:
+    """Return the vectors whose dot products with the items' are the scores of some users, float32 [n, d]."""
+    with torch.inference_mode():
+        query = found.serving.answer(**found.given(users))[1]
+    if query is None:
+        raise ValueError(f"{subject_of(found.run)} does not score by a dot product")
+    return query.float().numpy()
 
 
 @contextmanager

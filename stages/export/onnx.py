@@ -23,7 +23,6 @@ from ckd.stages.export.student import (
     subject_of,
     users_of,
 )
-from ckd.stages.students.serving import DotProductServing, Serving, UserServing
 from ckd.storage.errors import UserError
 from ckd.storage.parquet import write_table
 
@@ -59,7 +58,7 @@ def write_onnx(found: Exported, folder: Path, top_k: int | None) -> float:
     """
     n_items = found.domain.corpus.n_items
     k = None if top_k is None else min(top_k, n_items)
-    model = _Model(found.serving, k).eval()
+    model = _Model(found, k).eval()
     _trace(model, found, folder / MODEL)
     difference = _check(model, found, folder / MODEL)
     write_table(names_of(found), folder / ITEMS)
@@ -86,10 +85,9 @@ def write_onnx(found: Exported, folder: Path, top_k: int | None) -> float:
 
 
 def _inputs(found: Exported) -> dict[str, list[Any]]:
-    """Return type and shape of each input."""
-    longest = _longest(found)
-    items = ["int64", "batch", "length (from 1)" if longest is None else f"length (1 to {longest})"]
-    users = {"users": ["int64", "batch"]} if longest is None else {}
+    """Return type and shape of each input, in the order of the arguments of what is exported."""
+    items = ["int64", "batch", "length (from 1)" if found.of_users else f"length (1 to {_longest(found)})"]
+    users = {"users": ["int64", "batch"]} if found.of_users else {}
     return {**users, "items": items, "lengths": ["int64", "batch"]}
 
 
@@ -101,25 +99,19 @@ def _longest(found: Exported) -> int | None:
 class _Model(nn.Module):
     """The outputs of the ONNX model, named in ``outputs``."""
 
-    def __init__(self, serving: Serving | UserServing, k: int | None) -> None:
+    def __init__(self, found: Exported, k: int | None) -> None:
         super().__init__()
-        self.serving, self._k = serving, k
+        self.serving, self._k = found.serving, k
         best = ["scores"] if k is None else ["best_items", "best_scores"]
-        self.outputs = [*best, *(["query"] if isinstance(serving, DotProductServing | UserServing) else [])]
+        self.outputs = [*best, *([] if found.vectors is None else ["query"])]
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        query: tuple[Tensor, ...] = ()
-        if isinstance(self.serving, DotProductServing):
-            query = (self.serving.query(*given),)
-            scores = query[0] @ self.serving.item_vectors().T
-        else:
-            scores = self.serving(*given)
-        if isinstance(self.serving, UserServing):
-            query = (self.serving.query(*given),)
+        scores, query = self.serving.answer(*given)
+        outputs: tuple[Tensor, ...] = () if query is None else (query,)
         if self._k is None:
-            return (scores, *query)
+            return (scores, *outputs)
         best = scores.topk(self._k, dim=1)
-        return (best.indices, best.values, *query)
+        return (best.indices, best.values, *outputs)
 
 
 def _trace(model: _Model, found: Exported, path: Path) -> None:
@@ -164,7 +156,7 @@ def _check(model: _Model, found: Exported, path: Path) -> float:
     for some in (users[:1], users):
         given = found.given(some)
         with torch.inference_mode():
-            wanted = dict(zip(model.outputs, model(*given.values()), strict=True))
+            wanted = dict(zip(model.outputs, model(*(given[name] for name in _inputs(found))), strict=True))
         answers: list[Any] = session.run(model.outputs, {name: value.numpy() for name, value in given.items()})
         for name, values in zip(model.outputs, answers, strict=True):
             if name != "best_items":  # their scores say whether others are as good

@@ -88,10 +88,10 @@ from ckd.stages.export.weights import load_export
 student, items = load_export(".")  # digests are checked
 ids = items["item_id"].to_pylist()  # in order of code
 users = pq.read_table("users.parquet")["user_id"].to_pylist()
-query = student.users[[users.index(users[0])]].numpy()
+query = student.query([users.index(users[0])]).numpy()
 behind = {ids[0]}  # items that are not to be recommended
 scores, best = faiss.read_index("index.faiss").search(query, 5 + len(behind))
-for code, score in zip(best[0], scores[0]):
-    if ids[code] not in behind:
-        print(ids[code], score)
+found = [(ids[code], score) for code, score in zip(best[0], scores[0]) if ids[code] not in behind]
+for item, score in found[:5]:
+    print(item, score)
 """

@@ -67,7 +67,7 @@ class Exported:
         if not isinstance(self.serving, UserServing):
             items, ends = histories(corpus, users, corpus.lengths[users].astype(np.int32), self.student.max_length)
             return {"items": items, "lengths": ends + 1}
-        trained = np.maximum(corpus.lengths[users] - HELD_OUT, 1).astype(np.int32)
+        trained = (corpus.lengths[users] - HELD_OUT).astype(np.int32)
         items, ends = histories(corpus, users, trained, int(trained.max()))
         behind = isinstance(self.student, ScoresUsers) and not self.student.repeats
         lengths = ends + 1 if behind else torch.zeros_like(ends)
@@ -83,7 +83,7 @@ def exported(run: Artifact, student: Student, name: str, domain: Domain) -> Expo
     if isinstance(student, ScoresHistories):
         serving: Serving | UserServing = student.serving(domain)
     elif isinstance(student, ScoresUsers):
-        serving = student.user_serving()
+        serving = student.user_serving(domain)
     else:
         raise UserError(
             f"{subject_of(run)} offers neither `serving` nor `user_serving`: only `ckd recommend` can serve it"
@@ -95,7 +95,7 @@ def exported(run: Artifact, student: Student, name: str, domain: Domain) -> Expo
     if not difference <= CLOSE:
         raise UserError(
             f"{subject_of(run)}: what it would be served with scores otherwise than what it was evaluated with "
-            f"(by {difference:.1e}); mend `serving` of that kind of student"
+            f"(by {difference:.1e}); mend `{'user_serving' if found.of_users else 'serving'}` of that kind of student"
         )
     return found
 
@@ -115,7 +115,7 @@ def sample(domain: Domain, n: int) -> Users:
 @torch.inference_mode()
 def served_scores(found: Exported, users: Users) -> torch.Tensor:
     """Return the scores of all items for these users' whole sequences, float [B, n_items]."""
-    scores: torch.Tensor = found.serving(*found.given(users).values())
+    scores: torch.Tensor = found.serving(**found.given(users))
     return scores
 
 
@@ -136,7 +136,7 @@ def described(found: Exported) -> dict[str, Any]:
         "settings": run.inputs["settings"],
         "domain": found.name,
         "n_items": found.domain.corpus.n_items,
-        "max_length": found.student.max_length,
+        **({} if found.of_users else {"max_length": found.student.max_length}),
         "metrics": {domain: read_metrics(run, domain) for domain in domains_of(run)},
     }
 

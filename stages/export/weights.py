@@ -47,8 +47,14 @@ def add_student(found: Exported, corpora: Mapping[str, Corpus], folder: Path) ->
         write_table(users_of(found), folder / USERS)
     else:
         (folder / WEIGHTS).write_bytes(found.run.verified(WEIGHTS).read_bytes())
-    for name, corpus in corpora.items():
-        write_table(corpus.items, folder / items_file(name, corpora))
+    served = _served(found, corpora)
+    for name, corpus in served.items():
+        write_table(corpus.items, folder / items_file(name, served))
+
+
+def _served(found: Exported, corpora: Mapping[str, Corpus]) -> Mapping[str, Corpus]:
+    """Return the domains that an export holds: weights are of all, vectors of users and items of one."""
+    return {found.name: corpora[found.name]} if found.of_users else corpora
 
 
 def items_file(domain: str, domains: Collection[str]) -> str:
@@ -58,10 +64,10 @@ def items_file(domain: str, domains: Collection[str]) -> str:
 
 def weights_config(form: str, found: Exported, corpora: Mapping[str, Corpus]) -> dict[str, Any]:
     """Return what :func:`load_export` needs to know, beside what every export says."""
-    keys = corpora_of(found.run)
+    keys, served = corpora_of(found.run), _served(found, corpora)
     domains = [
-        {"domain": name, "corpus": keys[name], "n_items": corpus.n_items, "items": items_file(name, corpora)}
-        for name, corpus in corpora.items()
+        {"domain": name, "corpus": keys[name], "n_items": corpus.n_items, "items": items_file(name, served)}
+        for name, corpus in served.items()
     ]
     return {"format": form, **described(found), "serves": _USERS if found.of_users else _HISTORIES, "domains": domains}
 

@@ -4,7 +4,7 @@ A student is a ``torch.nn.Module`` over the items of one or several domains. Its
 hears, for some positions of them, what the student makes of the items. How histories become scores is its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -151,6 +151,11 @@ class TeachesUnevenly(Protocol):
         """
 
 
+def position_weights_of(student: Student) -> Callable[[int], npt.NDArray[np.float64]]:
+    """Return ``position_weights`` of a student; of one that has none, ones."""
+    return student.position_weights if isinstance(student, TeachesUnevenly) else np.ones
+
+
 @runtime_checkable
 class ScoresHistories(Protocol):
     """What a student offers beside, if its scores depend on the history alone and not on who the user is.
@@ -177,5 +182,5 @@ class ScoresUsers(Protocol):
 
     repeats: bool
 
-    def user_serving(self) -> UserServing:
-        """Return the student as it is now and is served in its domain."""
+    def user_serving(self, domain: Domain) -> UserServing:
+        """Return the student as it is now and is served in a domain."""

@@ -21,6 +21,10 @@ class Serving(nn.Module, ABC):
             lengths: int64 [B], items of each history, from 1 to L; L is at most the student's ``max_length``.
         """
 
+    def answer(self, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return ``forward``, and the vector of each history if the scores are its dot products, float [B, d]."""
+        return self(items, lengths), None
+
 
 class DotProductServing(Serving):
     """The same where a score is the dot product of two vectors, so that an index can search for the best items.
@@ -36,9 +40,14 @@ class DotProductServing(Serving):
     def item_vectors(self) -> Tensor:
         """Return the vectors of the domain's items, float [n_items, d]."""
 
+    def answer(self, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return their dot products, float [B, n_items], and the vectors of the histories."""
+        query = self.query(items, lengths)
+        return query @ self.item_vectors().T, query
+
     def forward(self, items: Tensor, lengths: Tensor) -> Tensor:
         """Return their dot products, float [B, n_items]."""
-        return self.query(items, lengths) @ self.item_vectors().T
+        return self.answer(items, lengths)[0]
 
 
 class UserServing(nn.Module):
@@ -55,8 +64,8 @@ class UserServing(nn.Module):
         self.register_buffer("items", items)
         self.eval()
 
-    def query(self, users: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
-        """Return the vector of each user, float [B, d]; the arguments are those of ``forward``."""
+    def query(self, users: Tensor) -> Tensor:
+        """Return the vector of each user, int64 [B] -> float [B, d]."""
         return self.get_buffer("users")[users]
 
     def item_vectors(self) -> Tensor:
@@ -64,7 +73,11 @@ class UserServing(nn.Module):
         return self.get_buffer("items")
 
     def forward(self, users: Tensor, items: Tensor, lengths: Tensor) -> Tensor:
-        """Return the scores of all items of the domain, float [B, n_items].
+        """Return the scores of all items of the domain, float [B, n_items]; the arguments are those of ``answer``."""
+        return self.answer(users, items, lengths)[0]
+
+    def answer(self, users: Tensor, items: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scores of all items of the domain, float [B, n_items], and the vector of each user, float [B, d].
 
         Args:
             users: int64 [B], codes of the domain's users.
@@ -72,11 +85,11 @@ class UserServing(nn.Module):
                 those that a user has; right-padded with any code.
             lengths: int64 [B], how many of these, from 0 to L.
         """
-        vectors = self.item_vectors()
-        scores = self.query(users, items, lengths) @ vectors.T
+        vectors, query = self.item_vectors(), self.query(users)
+        scores = query @ vectors.T
         had = torch.arange(items.shape[1], device=items.device) < lengths.unsqueeze(1)
         # The column behind the last one takes what is padding.
         column = torch.where(had, items, vectors.shape[0])
-        behind = torch.zeros(scores.shape[0], vectors.shape[0] + 1, dtype=scores.dtype).scatter(1, column, 1.0)
+        behind = scores.new_zeros(scores.shape[0], vectors.shape[0] + 1).scatter(1, column, 1.0)
         span = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) + 1
-        return scores - behind[:, :-1] * span
+        return scores - behind[:, :-1] * span, query

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ckd.stages.export.faiss import INDEX, QUERIES, build, write_index
+from ckd.stages.export.faiss import INDEX, QUERIES, build, queries_of, write_index
 from ckd.stages.students.serving import Serving
 from ckd.storage.errors import UserError
 
@@ -19,7 +19,7 @@ def exact(found):
     users = np.arange(found.domain.corpus.n_users, dtype=np.int32)
     with torch.inference_mode():
         vectors = found.vectors.item_vectors().double().numpy()
-        queries = found.vectors.query(*found.given(users).values()).double().numpy()
+        queries = queries_of(found, users).astype(np.float64)
     return vectors, queries, queries @ vectors.T
 
 

@@ -76,7 +76,7 @@ def test_the_onnx_model_gives_the_scores_of_evaluation_for_any_batch_and_length(
     scores, query = session.run(["scores", "query"], given)
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
     vectors = found.vectors.item_vectors().numpy()
-    np.testing.assert_allclose(query, found.vectors.query(*map(torch.from_numpy, given.values())).numpy())
+    np.testing.assert_allclose(query, found.vectors.query(torch.from_numpy(given["users"])).numpy())
     one = {name: value[:1] for name, value in given.items()} | {
         "items": given["items"][:1, :1],
         "lengths": np.array([0]),
@@ -120,18 +120,30 @@ def test_the_index_finds_the_best_items_of_every_user(found, trained, tmp_path) 
     assert (recall.share, recall.queries) == (1, 40) and (tmp_path / INDEX).exists()
 
 
+def test_it_can_be_moved_to_another_device() -> None:
+    serving = UserServing(torch.eye(3), torch.eye(4, 3)).to("meta")
+    given = torch.zeros(2, dtype=torch.int64, device="meta")
+    assert serving(given, given.unsqueeze(1), given).shape == (2, 4)
+
+
 @pytest.mark.parametrize("form", ["onnx", "safetensors", "faiss"])
-def test_the_example_in_the_readme_runs(found, trained, run_example, tmp_path, form: str) -> None:
-    corpora = {"a": trained.corpora["a"]}
+@pytest.mark.parametrize("best", [False, True])
+def test_the_example_in_the_readme_runs(trained, run_example, tmp_path, form: str, best: bool) -> None:
+    """Whether the first item, which the example puts behind, is the first user's best one or not."""
+    built, corpora = student(trained, repeats=True), {"a": trained.corpora["a"]}
+    with torch.no_grad():
+        built.items.weight[0] = (10 if best else -10) * built.users.weight[0]
+    found = trained.exported(trained.alone, "a", built)
+    with torch.inference_mode():
+        scores = found.serving(torch.tensor([0]), torch.tensor([[0]]), torch.tensor([1]))[0]
+        raw = found.serving(torch.tensor([0]), torch.tensor([[0]]), torch.tensor([0]))[0]
+    assert (int(raw.argmax()) == 0) == best
     if form == "onnx":
         write_onnx(found, tmp_path, None)
     elif form == "safetensors":
         write_weights(found, corpora, tmp_path)
     else:
         write_index(found, corpora, tmp_path, "Flat", None, 5)
-    lines = run_example(tmp_path)
     ids = corpora["a"].items["item_id"].to_pylist()
-    with torch.inference_mode():
-        scores = found.serving(torch.tensor([0]), torch.tensor([[0]]), torch.tensor([1]))[0]
     wanted = [ids[code] for code in scores.argsort(descending=True, stable=True)[:5].tolist()]
-    assert [item for item, _ in lines][:5] == wanted
+    assert [item for item, _ in run_example(tmp_path)] == wanted

@@ -33,6 +33,12 @@ def runs_of(folder: Path) -> dict[str, bytes]:
     return {run.name: (run / "model.safetensors").read_bytes() for run in (folder / "store" / "runs").iterdir()}
 
 
+def rows_of(lines: list[str]) -> list[list[str]]:
+    """What, of what and state of each row of `ckd status`."""
+    rows = [re.split(r" {2,}", line) for line in lines[2:] if line.startswith("ckd ")]
+    return [row[1:4] for row in rows]
+
+
 def test_without_it_the_teachers_are_asked_for(moved, ckd) -> None:
     code, _, error = ckd(moved, "distill")
     assert code == 2 and "teachers.uni.checkpoint" in error and "gone" in error
@@ -69,22 +75,30 @@ def test_what_comes_after_the_labels_works(moved, ckd) -> None:
 def test_status_lists_what_is_there_and_what_is_to_be_trained(moved, ckd) -> None:
     code, lines, error = ckd(moved, "status", *BY_NAME)
     assert code == 0, error
-    rows = [re.split(r" {2,}", line.strip())[:4] for line in lines[2:]]
-    assert [row[1:4] for row in rows if row[0] == "ckd distill"] == [
+    assert rows_of(lines) == [
+        ["corpus", "tiny", "reuse"],
+        *(["labels", f"{teacher}, tiny", "reuse"] for teacher in TEACHERS),
         ["run", "small, tiny, plain", "compute"],
         ["run", "small, tiny, distilled", "compute"],
     ]
-    assert [row[1:4] for row in rows if row[1] in ("corpus", "labels")] == [
-        ["corpus", "tiny", "reuse"],
-        *(["labels", f"{teacher}, tiny", "reuse"] for teacher in TEACHERS),
-    ]
-    assert not {"text", "teacher"} & {row[1] for row in rows}
 
 
-@pytest.mark.parametrize("command", ["prepare", "pretrain", "precompute", "gc"])
+def test_status_says_what_is_missing_beside_what_is_there(moved, ckd) -> None:
+    shutil.rmtree(labels_of(moved, "rec"))
+    code, lines, error = ckd(moved, "status", *BY_NAME, "--set", "distill.teachers=[uni]")
+    assert code == 0, error
+    assert ["labels", "rec, tiny", "compute"] in rows_of(lines) and ["labels", "uni, tiny", "reuse"] in rows_of(lines)
+    assert "no labels of teacher rec" in " ".join(" ".join(lines).split())
+    assert ckd(moved, *STUDENTS, "--set", "distill.teachers=[uni]")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["prepare", "pretrain", "precompute", "gc", "verify --repair", "verify --recompute 3"]
+)
 def test_nothing_is_made_or_removed_by_names(moved, ckd, command: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in moved.rglob("*")}
-    code, _, error = ckd(moved, command, *BY_NAME)
+    code, _, error = ckd(moved, *command.split(), *BY_NAME)
+    command = command.removesuffix(" 3")
     assert code == 2 and error.count("\n") == 1
     assert "labels.found_by is name" in error and f"leave it out of `ckd {command}`" in error
     assert {path: path.stat().st_mtime_ns for path in moved.rglob("*")} == before
@@ -100,14 +114,24 @@ def test_labels_that_are_not_there_are_one_line(moved, ckd) -> None:
 def test_damaged_labels_are_called_so(moved, ckd) -> None:
     (labels_of(moved, "uni") / "part-00000.parquet").write_bytes(b"torn")
     code, _, error = ckd(moved, *STUDENTS)
-    assert code == 2 and error.count("\n") == 1 and "only damaged labels of teacher uni" in error
+    assert code == 2 and error.count("\n") == 1 and "damaged labels of teacher uni for domain tiny: key=" in error
 
 
-def test_labels_that_are_stored_otherwise_are_named_with_what_differs(moved, ckd) -> None:
-    code, _, error = ckd(moved, *STUDENTS, "--set", "labels.top_k=5", "--set", "teachers.ids.train.folds=3")
+@pytest.mark.parametrize(
+    ("teacher", "override", "said"),
+    [
+        ("uni", "labels.top_k=5", "its top_k is 7, not 5"),
+        ("uni", "labels.precision=exact", "its precision is fixed, not exact"),
+        ("uni", "labels.splits=[train]", "its splits is ['train', 'valid', 'test'], not ['train']"),
+        ("ids", "teachers.ids.train.folds=3", "its folds is 2, not 3"),
+        ("rec", "teachers.rec.precision=bfloat16", "its scoring is {'precision': 'float32'}, not"),
+    ],
+)
+def test_labels_that_are_made_otherwise_are_named_with_what_differs(moved, ckd, teacher, override, said) -> None:
+    code, _, error = ckd(moved, *STUDENTS, "--set", override, "--set", f"distill.teachers=[{teacher}]")
     assert code == 2 and error.count("\n") == 1
-    key = labels_of(moved, "uni").name.removeprefix("key=")
-    assert f"{key} has top_k 7 for 5" in error
+    key = labels_of(moved, teacher).name.removeprefix("key=")
+    assert f"{key}: {said}" in error
 
 
 @pytest.fixture
@@ -139,9 +163,19 @@ def test_labels_of_several_corpora_teach_nobody_together(more, ckd, made_once, w
     shutil.rmtree(folder / "store" / labels_of(made_once.folder, "uni").relative_to(made_once.store))
     code, _, error = ckd(folder, *STUDENTS)
     assert code == 2 and error.count("\n") == 1
-    assert "the labels of domain tiny have several corpora, those of uni" in error
+    assert "labels of domain tiny are of several corpora" in error and "(teacher uni)" in error
     code, _, error = ckd(folder, *STUDENTS, "--set", "distill.teachers=[uni]")
     assert code == 0, error
+    first = set(runs_of(folder))
+    code, _, error = ckd(folder, *STUDENTS, "--set", "distill.teachers=[rec]")
+    assert code == 0, error
+    both = set(runs_of(folder))
+    swept = ckd(folder, *STUDENTS, "--grid", "distill.teachers=[uni],[rec]", "--jobs", "1")
+    assert swept[0] == 0 and set(runs_of(folder)) == both > first, "each point has the corpus of its own labels"
+    only = ("--set", "distill.teachers=[uni]")
+    code, lines, error = ckd(folder, "sql", *BY_NAME, *only, "select distinct teacher from labels")
+    assert code == 0 and "left out labels of rec for tiny: they are of another corpus" in error
+    assert [line.strip() for line in lines[2:]] == ["uni", "1 row"]
 
 
 def test_a_store_without_the_corpus_of_its_labels_is_one_line(moved, ckd) -> None:
@@ -149,12 +183,14 @@ def test_a_store_without_the_corpus_of_its_labels_is_one_line(moved, ckd) -> Non
     shutil.rmtree(corpus)
     code, _, error = ckd(moved, *STUDENTS)
     assert code == 2 and error.count("\n") == 1
-    assert f"copy corpus/{corpus.name} into it" in error
+    assert f"no corpus {corpus.name}" in error and f"copy corpus/{corpus.name} into it" in error
 
 
-def test_students_without_teachers_find_their_corpus_by_the_labels(moved, ckd) -> None:
+def test_students_without_teachers_find_their_corpus_by_any_labels(moved, ckd) -> None:
+    for override in ("labels.top_k=5", "teachers={}"):
+        code, _, error = ckd(moved, *STUDENTS, "--set", "distill.alpha=0", "--set", override)
+        assert code == 0, error
+        assert len(runs_of(moved)) == 1
+    shutil.rmtree(moved / "store" / "labels")
     code, _, error = ckd(moved, *STUDENTS, "--set", "distill.alpha=0")
-    assert code == 0, error
-    assert len(runs_of(moved)) == 1
-    code, _, error = ckd(moved, *STUDENTS, "--set", "distill.alpha=0", "--set", "teachers={}")
-    assert code == 2 and "no labels of domain tiny, which tell its corpus" in error
+    assert code == 2 and "no labels of domain tiny, which tell its corpus; copy those of any teacher" in error

@@ -33,6 +33,7 @@ class Kind:
         truth: the world it is to learn: ``successors`` if it sees the order of a history, ``blocks`` otherwise.
         random: settings that make its training random, such as dropout.
         uneven: settings with which some positions count less than others; none if there are no such.
+        draws: which positions a step teaches is drawn.
         epochs: as many as it needs.
         exact: its scores in training are of the whole catalogue.
         as_served: in evaluation mode its steps give each position the scores that it is served with.
@@ -45,6 +46,7 @@ class Kind:
     truth: str
     random: Mapping[str, Any] = field(default_factory=dict)
     uneven: Mapping[str, Any] = field(default_factory=dict)
+    draws: bool = False
     epochs: int = 25
     exact: bool = True
     as_served: bool = True
@@ -62,7 +64,12 @@ KINDS = {
     "esasrec": Kind(_ATTENTIVE, "successors", _DROPOUT),
     "gru4rec": Kind(_SMALL, "successors", _DROPOUT),
     "bert4rec": Kind(
-        {**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1}, "successors", _DROPOUT, {"ends": 3}, epochs=30
+        {**_ATTENTIVE, "hidden": 32, **_CALM, "mask_share": 0.1},
+        "successors",
+        _DROPOUT,
+        uneven={"ends": 3},
+        draws=True,
+        epochs=30,
     ),
     "fm": Kind({**_SMALL, "min_items": 1, "negatives": 6}, "successors", _DROPOUT, exact=False),
     "deepfm": Kind({**_SMALL, "min_items": 1, "layers": (8, 4), "negatives": 6}, "successors", _DROPOUT, exact=False),

@@ -106,7 +106,7 @@ class LightGCN(nn.Module):
 
     def scorer(self, domain: Domain) -> Scorer:
         """Return a scorer of users by their vectors; a history must be the user's training items or go beyond them."""
-        served = self.user_serving()
+        served = self.user_serving(domain)
         users, items = served.get_buffer("users"), served.item_vectors()
         trained = domain.corpus.lengths - HELD_OUT
 
@@ -120,7 +120,7 @@ class LightGCN(nn.Module):
 
         return score
 
-    def user_serving(self) -> UserServing:
+    def user_serving(self, domain: Domain) -> UserServing:
         """Return the student as it is now and is served in its domain."""
         self.eval()
         with torch.no_grad():
