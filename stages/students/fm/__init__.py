@@ -39,6 +39,7 @@ class Settings(Fields):
     """A factorisation machine of degree two."""
 
     kind: Literal["fm"] = "fm"
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="of the vectors of a history's fields")
 
 
 def build(settings: Settings, domains: "Sequence[Domain]") -> "FM":
