@@ -17,7 +17,7 @@ class Fields(StudentSettings):
 
     learning_rate: float = Field(default=3e-3, gt=0, description="of AdamW")
     hidden: int = Field(default=64, ge=1, description="width of a feature's vector")
-    dropout: float = Field(default=0.3, ge=0, lt=1, description="of the vectors of a history's fields")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="of the vectors of a history's fields")
     max_length: int = Field(default=50, ge=1, description="items of a history that are seen, the last ones")
     places: int = Field(default=3, ge=1, description="last items of a history that are a field each")
     decay: float = Field(
@@ -39,7 +39,6 @@ class Settings(Fields):
     """A factorisation machine of degree two."""
 
     kind: Literal["fm"] = "fm"
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="of the vectors of a history's fields")
 
 
 def build(settings: Settings, domains: "Sequence[Domain]") -> "FM":
