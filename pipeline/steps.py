@@ -13,7 +13,7 @@ from ckd.storage.errors import DamagedArtifact
 from ckd.storage.keys import Address
 from ckd.storage.progress import shards_done, training_states
 
-COMPUTE = "compute"
+COMPUTE, MISSING = "compute", "missing"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Step:
         command: the `ckd` command that makes it.
         what: its kind: corpus, text, teacher, labels, agreement or run.
         subject: teacher, domain, student as far as they apply.
-        state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)`` or ``compute``.
+        state: ``reuse``, ``resume (n of m shards)``, ``resume (after epoch n)``, ``compute``, or ``missing``: of
+            corpora and labels that are found by name, which no command makes.
         why: the reason, one phrase.
         product: what the plan asks for.
         address: of the artifact, if it can be known yet.
@@ -50,8 +51,11 @@ def _step(plan: Plan, product: Product) -> Step:
     command, what = MAKERS[product.kind], {"teachers": "teacher", "runs": "run"}.get(product.kind, product.kind)
     try:
         address = product.address()
-    except (Pending, DamagedArtifact, NotByName) as pending:
+    except (Pending, DamagedArtifact) as pending:
         return Step(command, what, product.subject, COMPUTE, str(pending), product)
+    except NotByName as missing:
+        state = COMPUTE if product.run is not None else MISSING
+        return Step(command, what, product.subject, state, str(missing), product)
     if address is None:
         raise ValueError(f"{product} has no address")
     state, why = _state(plan, product, address)

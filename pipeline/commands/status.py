@@ -27,8 +27,8 @@ def command(configuration: Configuration, closely: bool) -> None:
     from ckd.pipeline.named import plan_of
     from ckd.pipeline.progress import console
     from ckd.pipeline.reasons import why
-    from ckd.pipeline.report.layout import LAYOUT
-    from ckd.pipeline.steps import COMPUTE, steps
+    from ckd.pipeline.report.layout import LAYOUT, NOTHING
+    from ckd.pipeline.steps import COMPUTE, MISSING, steps
 
     table = Table(**LAYOUT)
     for name in ("command", "makes", "of", "state", "why"):
@@ -36,7 +36,8 @@ def command(configuration: Configuration, closely: bool) -> None:
     plan = plan_of(configuration)
     found = list(steps(plan))
     for step in found:
-        table.add_row(f"ckd {step.command}", step.what, step.subject, step.state, step.why)
+        command = NOTHING if step.state == MISSING else f"ckd {step.command}"
+        table.add_row(command, step.what, step.subject, step.state, step.why)
     console.print(table)
     for step in found if closely else ():
         if step.state == COMPUTE:
