@@ -90,7 +90,8 @@ class NamedPlan(Plan):
         if damaged:
             names = ", ".join(path.name for path in damaged)
             raise NotByName(f"the store has damaged labels {which}: {names}; copy them again, or remove them")
-        fit = [each for each in there if not self._misfits(teacher, each)]
+        judged = [(each, self._misfits(teacher, each)) for each in there]
+        fit = [each for each, misfits in judged if not misfits]
         if len(fit) == 1:
             return address_of(fit[0])
         if fit:
@@ -99,9 +100,9 @@ class NamedPlan(Plan):
                 f"the store has {len(fit)} labels {which} that fit: {keys}; leave one of them in it, or "
                 "leave labels.found_by out"
             )
-        if there:
-            misfits = "; ".join(f"{each.key[:SHORT]}: {self._misfits(teacher, each)}" for each in there)
-            raise NotByName(f"the store has no labels {which} as the configuration asks for: {misfits}")
+        if judged:
+            why = "; ".join(f"{each.key[:SHORT]}: {misfits}" for each, misfits in judged)
+            raise NotByName(f"the store has no labels {which} as the configuration asks for: {why}")
         raise NotByName(f"the store has no labels {which}; copy {folder} into it, or leave labels.found_by out")
 
     def texts(self) -> list[tuple[str, TextSettings]]:

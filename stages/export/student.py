@@ -64,7 +64,7 @@ class Exported:
             Of one of users these are the items that come behind all others, and ``users`` int64 [B] is before them.
         """
         corpus = self.domain.corpus
-        if not isinstance(self.serving, UserServing):
+        if not self.of_users:
             items, ends = histories(corpus, users, corpus.lengths[users].astype(np.int32), self.student.max_length)
             return {"items": items, "lengths": ends + 1}
         trained = (corpus.lengths[users] - HELD_OUT).astype(np.int32)
