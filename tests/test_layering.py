@@ -20,6 +20,7 @@ SHARED = (
     "registry",
     "batching",
     "best_items",
+    "full_softmax",
     "identifiers",
     "tables",
     "atomic_files",

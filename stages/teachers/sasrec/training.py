@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F
 
 from ckd.stages.batching import TrainingWindows, encoded, flat_index, padded, random_batches, training_windows
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
+from ckd.stages.full_softmax import full_softmax_loss
 from ckd.stages.students.sasrec.network import SASRec
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.causal import one_position
@@ -77,7 +77,7 @@ def _loss(model: SASRec, corpus: Corpus, cut: TrainingWindows, rows: npt.NDArray
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     items = model.item_vectors()
     states = encoded(model.encode, codes.to(items.device), length)
-    return F.cross_entropy(states @ items.T, target.to(items.device)) * parallel.weight(len(target))
+    return full_softmax_loss(states, items, target.to(items.device)) * parallel.weight(len(target))
 
 
 def _scorer(model: SASRec, corpus: Corpus) -> Scorer:

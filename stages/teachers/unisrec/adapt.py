@@ -19,6 +19,7 @@ from ckd.stages.batching import (
     training_windows,
 )
 from ckd.stages.evaluate.ranking import Scorer, validation_ndcg
+from ckd.stages.full_softmax import full_softmax_loss
 from ckd.stages.teachers import parallel
 from ckd.stages.teachers.contract import Job, TextVectors
 from ckd.stages.teachers.loop import Epoch, run_epochs
@@ -98,5 +99,6 @@ def _loss(
     target = torch.from_numpy(corpus.sequence[flat_index(start + 1, length)].astype(np.int64))
     table = model.item_table(vectors)
     states = encoded(lambda codes: model.encode(table[codes]), codes.to(vectors.device), length)
-    logits = F.normalize(states, dim=-1) @ F.normalize(table, dim=-1).T / model.settings.temperature
-    return F.cross_entropy(logits, target.to(vectors.device)) * parallel.weight(len(target))
+    unit = F.normalize(states, dim=-1) / model.settings.temperature
+    loss = full_softmax_loss(unit, F.normalize(table, dim=-1), target.to(vectors.device))
+    return loss * parallel.weight(len(target))
