@@ -70,8 +70,8 @@ _POINTS = {
     "esasrec": ({"learning_rate": 5e-4}, {"learning_rate": 2e-3}, {"dropout": 0.5}),
     "gru4rec": ({"learning_rate": 1e-3}, {"learning_rate": 4e-3}, {"dropout": 0.5}),
     "bert4rec": ({"learning_rate": 1e-3}, {"learning_rate": 4e-3}, {"dropout": 0.4}),
-    "fm": ({"learning_rate": 1.5e-3}, {"learning_rate": 6e-3}, {"dropout": 0.5}),
-    "deepfm": ({"learning_rate": 1.5e-3}, {"learning_rate": 6e-3}, {"dropout": 0.5}),
+    "fm": ({"learning_rate": 1.5e-3}, {"learning_rate": 6e-3}, {"dropout": 0.3}),
+    "deepfm": ({"learning_rate": 1.5e-3}, {"learning_rate": 6e-3}, {"dropout": 0.3}),
     "lightgcn": ({"learning_rate": 2.5e-3}, {"learning_rate": 1e-2}, {"layers": 2}),
 }
 """The grid of each kind beside its defaults: half and twice the learning rate, another value of one more."""
