@@ -2,7 +2,12 @@
 
 import ctypes
 import resource
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _DATA_PAGES = 5
 """Place of the pages that the limit counts in ``/proc/self/statm``."""
@@ -37,3 +42,19 @@ def keep_freed_memory() -> None:
         return
     for parameter, value in _KEEP_FREED.items():
         mallopt(parameter, value)
+
+
+def freed_after(report: Callable[[T], None]) -> Callable[[T], None]:
+    """Return what reports an epoch and then gives memory that no tensor takes back to the system.
+
+    What :func:`keep_freed_memory` keeps comes to lie in pieces where the tensors of each step have other sizes: a
+    teacher's adaptation to 12,000 items took 0.3 GB more with every epoch, to ten times what a step needs. An epoch
+    takes so long that to ask for a step's memory anew costs nothing.
+    """
+
+    def done(row: T) -> None:
+        report(row)
+        with suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+    return done

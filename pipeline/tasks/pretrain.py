@@ -9,6 +9,7 @@ import torch
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.device import chosen_device
+from ckd.pipeline.memory import freed_after
 from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console, epoch_lines, note_lines
@@ -84,7 +85,7 @@ def _pretrained(plan: Plan, teacher: str, training: ModuleType, device: torch.de
         for name in sorted(plan.configuration.sources)
     ]
     settings, title = plan.teacher(teacher).pretraining(), f"{teacher}, pre-training"
-    reports = epoch_lines(title), note_lines(title)
+    reports = freed_after(epoch_lines(title)), note_lines(title)
     return pretrain_teacher(plan.store, plan.pretrained(teacher), training, settings, sources, device, *reports)
 
 
@@ -99,7 +100,7 @@ def _adapted(
 ) -> Artifact:
     settings, title = plan.teacher(teacher).adaptation(), _title(teacher, domain, fold)
     address, start = plan.adapted(teacher, domain, fold), plan.start(teacher, domain)
-    reports = epoch_lines(title), note_lines(title)
+    reports = freed_after(epoch_lines(title)), note_lines(title)
     return adapt_teacher(plan.store, address, training, settings, start, data, device, *reports, fold)
 
 
