@@ -30,6 +30,21 @@ _ELSEWHERE = {"botocore", "aiobotocore", "aiohttp", "s3fs", "gcsfs", "google", "
 """Packages that reach object stores, whose errors are of no common kind."""
 
 
+_came = threading.Event()
+
+
+def heed_interrupt() -> None:
+    """Raise what a library lost: pyarrow imports pandas in its own code, and drops a Ctrl-C that arrives meanwhile.
+
+    It is asked at every epoch and every move of a progress bar.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed since the command began.
+    """
+    if _came.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def interrupts() -> Iterator[Callable[[], bool]]:
     """Give what tells whether Ctrl-C was pressed while the body ran.
@@ -37,19 +52,19 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     It arrives as KeyboardInterrupt, but where a library's own code meets it, that may make another error of it: of a
     tensor's storage, torch then says that it cannot determine its shape.
     """
-    came = threading.Event()
+    _came.clear()
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.set()
+        _came.set()
         signal.default_int_handler(number, frame)
 
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield came.is_set
+        yield _came.is_set
         return
     signal.signal(signal.SIGINT, note)
     try:
-        yield came.is_set
+        yield _came.is_set
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ckd.pipeline.mishaps import heed_interrupt
+
 _WIDE = 200
 """Columns of a table in a file or a pipe, where no window cuts it."""
 
@@ -55,6 +57,7 @@ class Bar:
 
     def advance(self, steps: int, written: int = 0) -> None:
         """Count steps done now, and the bytes that came of them."""
+        heed_interrupt()
         self.done += steps
         self.written += written
         self._progress.update(self._task, advance=steps, written=self.written)
@@ -92,6 +95,7 @@ def epoch_lines(title: str) -> Callable[[dict[str, float]], None]:
     """Return what prints one line per epoch."""
 
     def show(row: dict[str, float]) -> None:
+        heed_interrupt()
         parts = [f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "seconds", "loss")]
         loss = [f"loss {row['loss']:.4f}"] if row["loss"] == row["loss"] else []
         console.print(f"  {title}  epoch {int(row['epoch'])}  {'  '.join(loss + parts)}  {row['seconds']:.1f} s")

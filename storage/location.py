@@ -1,5 +1,6 @@
 """Where a store is: a folder of this machine, or the prefix of an object store."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -80,8 +81,25 @@ def inside(folder: Location) -> list[Location]:
 
 
 def matching(folder: Location, pattern: str) -> list[Location]:
-    """Return what matches a glob pattern below a folder, in order of path."""
-    return _in_order(folder.glob(pattern))
+    """Return what matches a glob pattern below a folder, in order of path.
+
+    Raises:
+        PermissionError: what may not be read is not taken for empty, as ``Path.glob`` does: what nothing seems to
+            refer to any more is removed.
+    """
+    if not isinstance(folder, Path):
+        return _in_order(folder.glob(pattern))
+    found = [folder]
+    for part in PurePosixPath(pattern).parts:
+        found = [path for above in found for path in _children(above, part)]
+    return _in_order(found)
+
+
+def _children(folder: Path, pattern: str) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if fnmatchcase(path.name, pattern)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def below(path: Location, folder: Location) -> tuple[str, ...]:

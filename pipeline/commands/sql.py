@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
+import threading
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TextIO
 
@@ -35,6 +37,12 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> str
     return value.strip()
 
 
+def _number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which is in every range
+        raise click.BadParameter("nan is no number of seconds.")
+    return value
+
+
 @click.command(name="sql")
 @click.argument("query", required=False)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
@@ -56,7 +64,8 @@ def _size(context: click.Context, parameter: click.Parameter, value: str) -> str
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=threading.TIMEOUT_MAX),
+    callback=_number,
     default=SECONDS,
     show_default=True,
     metavar="SECONDS",

@@ -13,6 +13,7 @@ from ckd.pipeline.progress import bar, errors
 from ckd.pipeline.rows import write_csv
 from ckd.pipeline.stored import Place, choose_run, corpora_in
 from ckd.stages.export.audience import Audience, everybody, read_audience
+from ckd.stages.export.out import try_out, usable
 from ckd.stages.export.recommend import best_lists, list_schema
 from ckd.stages.export.student import subject_of
 from ckd.stages.students.contract import ScoresHistories, by_name
@@ -65,6 +66,8 @@ def recommend(
     audience = everybody(corpus) if users is None else _audience(users, corpus, served, skip_unknown)
     for note in audience.notes:
         errors.print(note)
+    if k > corpus.n_items:
+        errors.print(f"--k {k:,}: domain {served} has {corpus.n_items:,} items, so no list has more")
     student = load_student(chosen.run, corpora, chosen_device(place.device))
     if not audience.known and not isinstance(student, ScoresHistories):
         raise UserError(
@@ -90,8 +93,10 @@ def _audience(users: Path, corpus: Corpus, domain: str, skip_unknown: bool) -> A
 def _refuse(out: Path, force: bool) -> None:
     if out.suffix.lower() not in FORMATS:
         raise UserError(f"--out {out}: the name must end in {' or '.join(FORMATS)}")
-    if out.exists() and not (force and out.is_file()):
-        raise UserError(f"{out} is there already; name another file with --out, or replace it with --force")
+    with usable(out):
+        if out.exists() and not (force and out.is_file()):
+            raise UserError(f"{out} is there already; name another file with --out, or replace it with --force")
+        try_out(out)
 
 
 class _Lists:
@@ -111,7 +116,6 @@ def _write(lists: _Lists, out: Path | None) -> None:
             sys.stdout.reconfigure(errors="backslashreplace")
         write_csv(lists, sys.stdout)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".parquet":
         write_durably(out, lambda path: write_batches(lists.batches(), lists.schema, path))
     else:

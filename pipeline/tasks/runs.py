@@ -11,7 +11,7 @@ from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.leaderboard import print_leaderboard
 from ckd.stages.evaluate.metrics import STORED_CUTOFFS, metric_names
-from ckd.storage.artifact import Artifact
+from ckd.storage.artifact import MAKERS, Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.runs import corpora_of, domains_of
 
@@ -41,6 +41,8 @@ def list_runs(
         raise UserError(f"--metric: {unnamed('metric', metric, known)}")
     plan = plan_of(configuration)
     runs = plan.store.all("runs")
+    for path in plan.store.damaged("runs"):
+        click.echo(f"left out {path}: it is damaged; run `ckd {MAKERS['runs']}` to make it again", err=True)
     listed = runs if every else _meant(plan, runs)
     for option, chosen in (("domain", domains), ("student", students)):
         found = {name for run in listed for name in _names(run, option)}

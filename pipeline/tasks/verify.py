@@ -7,6 +7,7 @@ from ckd.pipeline.named import refuse_names
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import bar
 from ckd.pipeline.sample import Sample
+from ckd.storage.errors import UserError
 from ckd.storage.store import Store
 from ckd.storage.upkeep import Condition, bytes_to_read, checked, conditions, leftovers
 
@@ -21,11 +22,14 @@ def verify(configuration: Configuration, repair: bool, sample: Sample | None) ->
         0, or :data:`DAMAGED`.
 
     Raises:
+        UserError: there is no store.
         Busy: another process is writing what is to be mended.
     """
     if repair or sample is not None:
         refuse_names(configuration, "verify --repair" if repair else "verify --recompute")
     plan = Plan(configuration)
+    if not plan.store.root.is_dir():
+        raise UserError(f"there is no store at {plan.store.root}; correct store, or make one with `ckd precompute`")
     found = _checked(plan.store)
     code = 0
     if repair:

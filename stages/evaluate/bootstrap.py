@@ -40,7 +40,8 @@ def relative_gain(
         level: coverage of the interval.
 
     Returns:
-        NaN throughout where the reference is zero on all users.
+        NaN throughout where the reference is zero on all users. Where few users count, it is so in some resamples too:
+        infinitely better, which is where the interval then may end.
     """
     return relative_gains({"": base}, {"": other}, resamples, seed, level)[""]
 
@@ -69,5 +70,6 @@ def relative_gains(
 def _gain(base: float, other: float, drawn: Values, level: float) -> Gain:
     if not base:
         return Gain(float("nan"), float("nan"), float("nan"))
-    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Gain(100 * (other / base - 1), 100 * float(low), 100 * float(high))
+    with np.errstate(invalid="ignore"):  # between a number and infinity numpy finds none
+        low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Gain(100 * (other / base - 1), 100 * float(low), float("inf") if np.isnan(high) else 100 * float(high))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ckd.stages.export.out import usable
 from ckd.storage import files
 from ckd.storage.disk import disk
 from ckd.storage.errors import UserError
@@ -26,8 +27,9 @@ def folder_aside(out: Path, force: bool) -> Iterator[Path]:
         UserError: ``out`` is there already and ``force`` is not given, or it is no export, which nothing replaces.
     """
     refuse_existing(out, force)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".writing", dir=out.parent))
+    with usable(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".writing", dir=out.parent))
     try:
         yield aside
         aside.chmod(0o755)  # what mkdtemp makes is the owner's alone
@@ -45,8 +47,9 @@ def refuse_existing(out: Path, force: bool) -> None:
     Raises:
         UserError: see :func:`folder_aside`.
     """
-    if not out.exists() and not out.is_symlink():
-        return
+    with usable(out):
+        if not out.exists() and not out.is_symlink():
+            return
     if out.is_dir() and not out.is_symlink() and (read_mark(out) or not any(out.iterdir())):
         if not force:
             raise UserError(f"{out} is there already; name another folder with --out, or replace it with --force")

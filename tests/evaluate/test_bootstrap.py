@@ -83,3 +83,13 @@ def test_several_metrics_share_their_resamples(base):
     for name, gain in relative_gains(metrics, after, 500).items():
         alone = relative_gain(metrics[name], after[name], 500)
         np.testing.assert_allclose((gain.percent, gain.low, gain.high), (alone.percent, alone.low, alone.high))
+
+
+def test_where_the_reference_is_zero_in_some_resamples_the_interval_ends_nowhere(recwarn):
+    base, other = np.zeros(200), np.zeros(200)
+    base[:3], other[2:9] = 1.0, 1.0
+    gain = relative_gain(base, other, 2_000)
+    assert gain.percent == pytest.approx(100 * 4 / 3)
+    assert gain.low > -100
+    assert gain.high == math.inf
+    assert not recwarn.list

@@ -94,7 +94,11 @@ def test_users_of_a_file_are_served_in_its_order_and_unknown_ones_counted(place,
     [
         (("--out", "lists.json"), "--out lists.json: the name must end in .parquet or .csv"),
         (("--out", "pipeline.csv"), "pipeline.csv is there already; name another file with --out, or replace it with"),
-        (("--users", "gone.csv"), "gone.csv: the header row cannot be read"),
+        (("--users", "gone.csv"), "there is no file gone.csv"),
+        (("--users", "gone.parquet"), "there is no file gone.parquet"),
+        (("--users", "folder.jsonl"), "folder.jsonl is a folder, not a file"),
+        (("--out", "pipeline.csv/lists.csv"), "--out pipeline.csv/lists.csv: "),
+        (("--out", f"{'n' * 300}.csv"), f"--out {'n' * 300}.csv: file name too long; name another place"),
         (("--domain", "office"), "run "),
         (
             ("--users", "strangers.csv", "--unknown", "skip"),
@@ -111,6 +115,7 @@ def test_users_of_a_file_are_served_in_its_order_and_unknown_ones_counted(place,
 )
 def test_a_mistake_is_one_line(place, monkeypatch, capsys, arguments, said):
     (place.folder / "pipeline.csv").write_text("precious")
+    (place.folder / "folder.jsonl").mkdir(exist_ok=True)
     (place.folder / "strangers.csv").write_text("user_id\nhe\nshe\n")
     (place.folder / "novelties.csv").write_text("user_id,item_id\nhe,new\nshe,new\n")
     (place.folder / "empty.csv").write_text("user_id\n")
@@ -120,6 +125,13 @@ def test_a_mistake_is_one_line(place, monkeypatch, capsys, arguments, said):
     assert err.startswith(f"error: {said}")
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert (place.folder / "pipeline.csv").read_text() == "precious"
+
+
+def test_lists_as_long_as_the_catalogue_are_said_to_be(place, everybody):
+    done = place.ckd(*RUN, "--k", "3000")
+    assert done.returncode == 0
+    items = len({row["item_id"] for row in read_csv(done.stdout)})
+    assert f"--k 3,000: domain tiny has {items} items, so no list has more" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv"])

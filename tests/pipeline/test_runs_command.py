@@ -145,6 +145,17 @@ def test_what_joint_students_learned_elsewhere_tells_them_apart(store):
         assert differing([(domain, one.settings) for one in found if one.domain == domain]) == names
 
 
+def test_a_damaged_run_is_left_out_and_said_to_be(workplace):
+    kept = Store(workplace.store)
+    whole, torn = (commit_run(kept, {"tools": value}, {"tools": 0.5}, seed) for seed, value in enumerate((0.1, 0.2)))
+    (torn.path / "metrics.parquet").write_bytes(b"")
+    done = workplace.ckd("runs", "--all")
+    assert done.returncode == 0
+    assert f"left out {torn.path}: it is damaged; run `ckd distill` to make it again" in done.stderr
+    assert str(whole.path) not in done.stderr
+    assert [row[3] for row in cells(done.stdout)[2:] if row[0] == "tools"] == ["1"]
+
+
 @pytest.mark.parametrize(("asked", "listed"), [((), ["books", "tools"]), (("tools",), ["tools"])])
 def test_the_command_lists_of_a_joint_student_only_the_domain_it_is_asked_for(workplace, asked, listed):
     commit_joint(Store(workplace.store))

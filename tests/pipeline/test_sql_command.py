@@ -309,3 +309,10 @@ def test_a_store_that_is_not_there_is_named(labelled):
     code, out, err = sql(labelled, "select count(*) as n from labels", "--format", "csv", "--set", "store=nowhere")
     assert (code, out) == (0, "n\r\n0\r\n")
     assert err == f"there is no store at {labelled.folder / 'nowhere'} yet; the views are empty\n"
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0"])
+def test_a_timeout_that_is_none_is_a_mistake(labelled, seconds):
+    code, out, err = sql(labelled, "select 1", "--timeout", seconds)
+    assert (code, out) == (2, "")
+    assert "Invalid value for '--timeout'" in err

@@ -412,3 +412,13 @@ def test_the_code_of_the_process_is_that_of_the_command(kept):
     damage(file_of(kept, "labels"), "flip")
     done = kept.ckd("verify")
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("kind", ["nothing", "a file"])
+def test_a_store_that_is_not_there_is_not_found_to_be_sound(workplace, kind):
+    place = workplace.folder / "typo"
+    if kind == "a file":
+        place.write_text("precious")
+    done = workplace.ckd("verify", "--set", f"store={place}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: there is no store at {place}; correct store, or make one with `ckd precompute`\n"
