@@ -128,8 +128,8 @@ class DistillSettings(Settings):
     )
     item_start: ItemStart = Field(
         default="random",
-        description="where the item vectors that a distilled student reads start: at random, or at the principal "
-        "components of the teachers' item vectors, in each domain its own",
+        description="where the item vectors (the table items) of a distilled student start: at random, or at the "
+        "principal components of the teachers' item vectors, in each domain its own",
     )
     weighting: WeightingSettings = Field(default_factory=WeightingSettings)
     curriculum: CurriculumSettings = Field(default_factory=CurriculumSettings)

@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 
 from ckd.stages.identifiers import as_ids, blank_to_null, plain, same_type
 from ckd.stages.tables import read_file
+from ckd.stages.times import parse_times
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
 
+_AS_TIMES = "numbers, or dates as in 2024-02-29T01:02:03"
 _NAMED = 3
 """Unknown users or items that a line names."""
 
@@ -74,6 +76,8 @@ def _from_lists(
     path: Path, table: pa.Table, users: pa.Array, corpus: Corpus, domain: str, skip_unknown: bool
 ) -> Audience:
     column = plain(table["items"])
+    if pa.types.is_fixed_size_list(column.type) or pa.types.is_list_view(column.type):
+        column = column.cast(pa.large_list(column.type.value_type))
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise UserError(
             f"{path}: column 'items' of type {column.type} holds no lists; write Parquet or JSONL, or a row per "
@@ -95,7 +99,7 @@ def _from_rows(
     items = as_ids(table["item_id"], path, "item_id")
     order = np.argsort(owner, kind="stable")
     if "timestamp" in table.column_names:
-        order = np.lexsort((_times(table["timestamp"], path), owner))
+        order = _in_time(table["timestamp"], owner, path)
     items = items.take(pa.array(order))
     return _histories(path, coded.dictionary, owner[order], items, corpus, domain, skip_unknown)
 
@@ -141,21 +145,18 @@ def _known(
     raise UserError(f"{what}; correct the file, or leave them out with --unknown skip")
 
 
-def _times(column: pa.ChunkedArray, path: Path) -> npt.NDArray[np.generic]:
+def _in_time(column: pa.ChunkedArray, owner: Int64s, path: Path) -> Int64s:
+    """Return the rows user by user, oldest first, int64 [n]; times are read as those of raw files are."""
     values = plain(column)
     values = blank_to_null(values) if pa.types.is_large_string(values.type) else values
     _refuse_missing(values, path, "timestamp")
-    if pa.types.is_temporal(values.type):
-        return values.cast(pa.timestamp("ns")).cast(pa.int64()).to_numpy()
-    if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        return values.to_numpy()
-    for kind in (pa.int64(), pa.float64(), pa.timestamp("ns"), pa.timestamp("ns", "UTC")):
-        try:
-            cast = values.cast(kind)
-        except pa.ArrowException:
-            continue
-        return (cast.cast(pa.int64()) if pa.types.is_timestamp(kind) else cast).to_numpy()
-    raise UserError(f"{path}: column 'timestamp' holds neither numbers nor dates as in 2024-02-29T01:02:03; correct it")
+    times = parse_times(values)
+    if times is None:
+        raise UserError(f"{path}: column 'timestamp' of type {values.type} holds no times; write {_AS_TIMES}")
+    if not times.valid.all():
+        row = int(np.flatnonzero(~times.valid)[0])
+        raise UserError(f"{path}, row {row + 1}: timestamp {values[row].as_py()!r} is no time; write {_AS_TIMES}")
+    return np.lexsort((times.fraction, times.whole, owner))
 
 
 def _refuse_missing(values: pa.Array, path: Path, name: str) -> None:

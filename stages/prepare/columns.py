@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ckd.stages.identifiers import as_string, blank_to_null, plain
-from ckd.stages.prepare.masks import as_bools
+from ckd.stages.masks import as_bools
 from ckd.storage.corpus import TEXT_FIELDS
 from ckd.storage.errors import UserError
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ckd.stages.identifiers import as_ids, plain, same_type
+from ckd.stages.masks import Bools, as_bools
 from ckd.stages.prepare.columns import INTERACTION_COLUMNS, as_text, check_mapping, find_column, need_column
 from ckd.stages.prepare.files import INTERACTIONS, ITEMS, RawFile, RawFiles
-from ckd.stages.prepare.masks import Bools, as_bools
 from ckd.stages.prepare.readers import READERS, recformer, unisrec
 from ckd.stages.prepare.rejects import Rejected, check_share, reject
 from ckd.stages.prepare.settings import DomainSettings
 from ckd.stages.prepare.tables import RawTables
-from ckd.stages.prepare.times import Times, parse_times
+from ckd.stages.times import Times, parse_times
 from ckd.storage.corpus import TEXT_FIELDS
 from ckd.storage.errors import UserError
 

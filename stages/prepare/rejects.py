@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ckd.stages.prepare.masks import Bools
+from ckd.stages.masks import Bools
 from ckd.stages.prepare.tables import row_number
 from ckd.storage.errors import UserError
 

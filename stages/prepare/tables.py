@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ckd.stages.prepare.masks import Bools
+from ckd.stages.masks import Bools
 
 
 def row_number(row: int) -> str:

@@ -232,6 +232,7 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def _setting(inputs: Mapping[str, Any], name: str) -> Any:
-    """Return a setting that a run has at the top of its inputs or in a group of settings, or None."""
-    groups = [inputs, *(group for group in inputs.values() if isinstance(group, Mapping))]
+    """Return a setting of a run's distillation, or None; of an older run it stands at the top or in ``distill``."""
+    # No other group: a domain or a student's own setting may have the same name.
+    groups = [inputs.get("teaching") or {}, inputs.get("distill") or {}, inputs]
     return next((group[name] for group in groups if name in group), None)

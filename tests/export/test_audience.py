@@ -79,6 +79,7 @@ TIMED = "user_id,item_id,timestamp\nnew,i03,{2}\nu00,i10,{0}\nnew,i01,{1}\nnew,i
         ("h.csv", TIMED.format("9.5", "10", "1e2")),
         ("h.csv", TIMED.format("2024-02-29T01:02:03", "2024-02-29 11:00:00", "2024-03-01")),
         ("h.csv", TIMED.format("2024-02-29T01:02:03Z", "2024-02-29T03:00:00+01:00", "2024-03-01T00:00:00Z")),
+        ("h.csv", TIMED.format("2024-02-29T01:02:03Z", " 2024-02-29 11:00:00", "9999-01-01")),
         (
             "h.parquet",
             {
@@ -93,6 +94,19 @@ def test_histories_of_anybody_oldest_item_first(read, name, content):
     audience = read(name, content)
     assert not audience.known
     assert histories(audience) == {"new": ["i03", "i01", "i03"], "u00": ["i10"]}
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string(), 2), pa.list_view(pa.string()), pa.large_list(pa.string())])
+def test_lists_may_be_of_any_kind(read, kind):
+    lists = pa.array([["i03", "i01"], ["i10", "i10"]], kind)
+    audience = read("h.parquet", {"user_id": ["new", "u00"], "items": lists})
+    assert histories(audience) == {"new": ["i03", "i01"], "u00": ["i10", "i10"]}
+
+
+def test_a_column_of_no_times_is_named(read):
+    spans = pa.array([1, 2], pa.duration("s"))
+    with pytest.raises(UserError, match=r"column 'timestamp' of type duration\[s\] holds no times"):
+        read("h.parquet", {"user_id": ["x", "x"], "item_id": ["i01", "i02"], "timestamp": spans})
 
 
 def test_items_of_one_time_keep_the_order_of_the_file(read):
@@ -128,7 +142,13 @@ def test_unknown_items_are_refused_or_left_out(read, tmp_path):
         ("u.csv", "user_id\nu01\n \n", "u.csv, row 2: no user_id; give one or remove the row"),
         ("h.csv", "user_id,items\nu01,i01 i02\n", "holds no lists; write Parquet or JSONL, or a row per interaction"),
         ("h.csv", "user_id,item_id\nu01,i01\nu01,\n", "holds 1 items without an ID"),
-        ("h.csv", "user_id,item_id,timestamp\nx,i01,then\n", "'timestamp' holds neither numbers nor dates"),
+        (
+            "h.csv",
+            "user_id,item_id,timestamp\nx,i01,then\n",
+            "row 1: timestamp 'then' is no time; write numbers,",
+        ),
+        ("h.csv", "user_id,item_id,timestamp\nx,i01,1\nx,i02,nan\n", "row 2: timestamp .* is no time"),
+        ("h.csv", "user_id,item_id,timestamp\nx,i01,99999999999999999999\n", "row 1: timestamp .* is no time"),
         ("h.csv", "user_id,item_id,timestamp\nx,i01,1\nx,i02,\n", "row 2: no timestamp"),
         ("h.jsonl", [LISTS[0], LISTS[0]], "gives a user more than one list; keep one row per user_id"),
         ("h.jsonl", [LISTS[0], {"user_id": "y", "items": []}], "the history of user 'y' is empty; give it an item"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckd.stages.prepare.times import parse_times
+from ckd.stages.times import parse_times
 
 UTC = dt.UTC
 NOON = int(dt.datetime(2014, 5, 1, 12, 30, tzinfo=UTC).timestamp())

@@ -94,6 +94,7 @@ def commit_run(store: Store, domain: str, corpus: Corpus, distilled: bool) -> Ar
         for place, split in enumerate(("valid", "test"))
     }
     inputs = {"student": "sasrec", "domains": [domain], "seed": 1, "distilled": distilled}
+    inputs["settings"] = {"temperature": 0.07}  # the student's own is not the distillation's
     with store.draft(Address("runs", {**inputs, "distill": {"alpha": 0.25} if distilled else {}})) as draft:
         stored_runs.write_metrics(
             draft,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ckd.stages.prepare.masks import Bools, as_bools
+from ckd.stages.masks import Bools, as_bools
 
 INTEGER = r"^\s*[+-]?\d{1,38}\s*$"
 DECIMAL = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
