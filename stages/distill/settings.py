@@ -41,7 +41,11 @@ class WeightingSettings(Settings):
         lt=1,
         description="p of rank_biased_overlap: the weight of each rank is p times that of the rank before it",
     )
-    consistency_power: float = Field(default=1.0, ge=0, description="b in softmax((log c + b log s) / r)")
+    consistency_power: float = Field(
+        default=1.0,
+        ge=0,
+        description="b in softmax((log c + b log s) / r); of two teachers s is the same, so it matters from three on",
+    )
     softness: float = Field(default=1.0, gt=0, description="r in softmax((log c + b log s) / r)")
     gate_confidence: float = Field(default=0.0, ge=0, description="x in the instance gate c^x s^y")
     gate_consistency: float = Field(default=1.0, ge=0, description="y in the instance gate c^x s^y")
