@@ -5,6 +5,7 @@ from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Pending, Plan
 from ckd.storage.artifact import MAKERS, Artifact
 from ckd.storage.errors import UserError
+from ckd.storage.location import Location
 from ckd.storage.sql import AgreementSource, Contents, LabelSource
 
 
@@ -17,11 +18,9 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
     plan = plan_of(configuration)
     if not plan.store.root.is_dir():
         return Contents({}, [], []), [f"there is no store at {plan.store.root} yet; the views are empty"]
-    missing = [
-        f"left out {path}: it is damaged; run `ckd {MAKERS[kind]}` to make it again"
-        for kind in ("corpus", "labels", "agreement", "runs")
-        for path in plan.store.damaged(kind)
-    ]
+    missing = [left_out(kind, path) for kind in ("corpus", "labels", "agreement") for path in plan.store.damaged(kind)]
+    runs, damaged = plan.store.found("runs")
+    missing += [left_out("runs", path) for path in damaged]
     corpora: dict[str, Artifact] = {}
     labels: list[LabelSource] = []
     for domain in configuration.domains:
@@ -46,7 +45,12 @@ def sql_contents(configuration: Configuration) -> tuple[Contents, list[str]]:
                 missing.append(f"left out labels of {teacher} for {domain}: they are of another corpus")
             elif found is not None:
                 labels.append(LabelSource(teacher, domain, found))
-    return Contents(corpora, labels, plan.store.all("runs"), _agreements(plan, labels)), missing
+    return Contents(corpora, labels, runs, _agreements(plan, labels)), missing
+
+
+def left_out(kind: str, path: Location) -> str:
+    """Return what is said of a damaged artifact of a kind."""
+    return f"left out {path}: it is damaged; run `ckd {MAKERS[kind]}` to make it again"
 
 
 def _agreements(plan: Plan, labels: list[LabelSource]) -> list[AgreementSource]:

@@ -3,7 +3,7 @@
 import ctypes
 import resource
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,12 +36,14 @@ def keep_freed_memory() -> None:
     system and comes again page by page, each of them cleared; this went on for a third of the time of a training. A
     process now holds the most that it ever needed until it ends.
     """
-    try:
+    with _without_glibc_nothing():
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    for parameter, value in _KEEP_FREED.items():
-        mallopt(parameter, value)
+        for parameter, value in _KEEP_FREED.items():
+            mallopt(parameter, value)
+
+
+def _without_glibc_nothing() -> AbstractContextManager[None]:
+    return suppress(AttributeError, OSError, TypeError)
 
 
 def freed_after(report: Callable[[T], None]) -> Callable[[T], None]:
@@ -54,7 +56,7 @@ def freed_after(report: Callable[[T], None]) -> Callable[[T], None]:
 
     def done(row: T) -> None:
         report(row)
-        with suppress(AttributeError, OSError, TypeError):
+        with _without_glibc_nothing():
             ctypes.CDLL(None).malloc_trim(0)
 
     return done

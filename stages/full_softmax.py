@@ -6,12 +6,25 @@ turned into its gradient in place and multiplied into the gradients of states an
 `benchmarks/speed/full_softmax.py` measures what it is worth.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _SCORES_PER_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
+"""4 MiB of float32: smaller blocks stay in nearer caches, larger ones make threads wait for each other less often
+(`benchmarks/speed/losses.py`). A GPU would rather have few large ones."""
+
+
+def block_rows(states: Tensor, items: Tensor) -> int:
+    """Return how many positions at a time suit the device, of states [N, d] and items [n_items, d]."""
+    return max(16, _SCORES_PER_BLOCK.get(states.device.type, 1 << 24) // len(items))
+
+
+def slices(start: int, stop: int, size: int) -> Iterator[slice]:
+    """Yield the blocks from one position to another (exclusive), of at most so many each."""
+    return (slice(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
 def full_softmax_loss(states: Tensor, items: Tensor, target: Tensor, rows_per_block: int | None = None) -> Tensor:
@@ -25,7 +38,7 @@ def full_softmax_loss(states: Tensor, items: Tensor, target: Tensor, rows_per_bl
         target: int64 [N], rows of ``items``.
         rows_per_block: positions at a time; what suits the device by default.
     """
-    rows = rows_per_block or max(16, _SCORES_PER_BLOCK.get(states.device.type, 1 << 24) // len(items))
+    rows = rows_per_block or block_rows(states, items)
     dtype = torch.promote_types(states.dtype, torch.float32)
     with torch.autocast(states.device.type, enabled=False):
         loss: Tensor = _ByBlocks.apply(states.to(dtype), items.to(dtype), target, rows)
@@ -38,9 +51,8 @@ class _ByBlocks(torch.autograd.Function):
         n = len(states)
         loss, grad_states, grad_items = states.new_empty(n), torch.empty_like(states), torch.zeros_like(items)
         scores, gradient = states.new_empty(2, min(rows_per_block, n), len(items))
-        for start in range(0, n, rows_per_block):
-            here = slice(start, min(start + rows_per_block, n))
-            block, chosen = slice(here.stop - start), target[here].unsqueeze(1)
+        for here in slices(0, n, rows_per_block):
+            block, chosen = slice(here.stop - here.start), target[here].unsqueeze(1)
             torch.mm(states[here], items.T, out=scores[block])
             torch.log_softmax(scores[block], 1, out=gradient[block])
             loss[here] = -gradient[block].gather(1, chosen).squeeze(1)

@@ -1,6 +1,6 @@
 """The directory, or prefix of an object store, that holds corpora, text vectors, teachers, labels and runs."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,8 +58,11 @@ class Store:
 
     def all(self, kind: str) -> list[Artifact]:
         """Return every committed artifact of a kind, in order of path."""
-        found = (load_artifact(folder) for folder in self.folders(kind))
-        return [artifact for artifact in found if artifact is not None]
+        return self.found(kind)[0]
+
+    def found(self, kind: str) -> tuple[list[Artifact], list[Location]]:
+        """Return :meth:`all` and :meth:`damaged` of a kind; each manifest is read once."""
+        return _told_apart(self.folders(kind))
 
     def labels_under(self, teacher: str, domain: str) -> tuple[list[Artifact], list[Location]]:
         """Return the labels under the names of a teacher (``*`` is any) and a domain, and what of them is damaged.
@@ -71,13 +74,11 @@ class Store:
             UserError: a newer version of ckd wrote some.
         """
         folders = matching(self.root / _LABELS, f"teacher={teacher}/domain={domain}/key=*")
-        found = {folder: load_artifact(folder) for folder in folders if folder.is_dir()}
-        there = [artifact for artifact in found.values() if artifact is not None]
-        return there, [folder for folder, artifact in found.items() if artifact is None]
+        return _told_apart([folder for folder in folders if folder.is_dir()])
 
     def damaged(self, kind: str) -> list[Location]:
         """Return the directories of a kind that once were artifacts and are none now, in order of path."""
-        return [folder for folder in self.folders(kind) if load_artifact(folder) is None]
+        return self.found(kind)[1]
 
     def partials(self) -> list[tuple[Location, str | None]]:
         """Return what writers left or are writing, in order of path, with the living writer in words."""
@@ -235,6 +236,12 @@ def address_of(artifact: Artifact) -> Address:
     folders = [domain.parent.name, domain.name] if artifact.kind == _LABELS else []
     partitions = tuple((name, value) for name, _, value in (folder.partition("=") for folder in folders))
     return Address(artifact.kind, artifact.inputs, partitions)
+
+
+def _told_apart(folders: Sequence[Location]) -> tuple[list[Artifact], list[Location]]:
+    found = {folder: load_artifact(folder) for folder in folders}
+    there = [artifact for artifact in found.values() if artifact is not None]
+    return there, [folder for folder, artifact in found.items() if artifact is None]
 
 
 def _partial(final: Location) -> Location:

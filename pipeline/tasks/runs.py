@@ -6,12 +6,13 @@ import click
 
 from ckd.pipeline.config.models import Configuration
 from ckd.pipeline.config.problems import unnamed
+from ckd.pipeline.contents import left_out
 from ckd.pipeline.named import plan_of
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.progress import console
 from ckd.pipeline.report.leaderboard import print_leaderboard
 from ckd.stages.evaluate.metrics import STORED_CUTOFFS, metric_names
-from ckd.storage.artifact import MAKERS, Artifact
+from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
 from ckd.storage.runs import corpora_of, domains_of
 
@@ -40,9 +41,9 @@ def list_runs(
     if metric not in known:
         raise UserError(f"--metric: {unnamed('metric', metric, known)}")
     plan = plan_of(configuration)
-    runs = plan.store.all("runs")
-    for path in plan.store.damaged("runs"):
-        click.echo(f"left out {path}: it is damaged; run `ckd {MAKERS['runs']}` to make it again", err=True)
+    runs, damaged = plan.store.found("runs")
+    for path in damaged:
+        click.echo(left_out("runs", path), err=True)
     listed = runs if every else _meant(plan, runs)
     for option, chosen in (("domain", domains), ("student", students)):
         found = {name for run in listed for name in _names(run, option)}

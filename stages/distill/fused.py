@@ -10,7 +10,7 @@ p minus one at the target, of T^2 KL(teacher || student at T) it is T (student -
 The losses are those of :mod:`ckd.stages.distill.losses`, which say what they mean.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 
 from ckd.stages.distill.losses import SMALLEST_REST, log_rest
+from ckd.stages.full_softmax import block_rows, slices
 
 _LEAST_HELD = 1e-20
 """Probability of all the batch's targets together below which float32 no longer knows their shares of it."""
-_SCORES_PER_BLOCK = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""4 MiB of float32: smaller blocks stay in nearer caches, larger ones make threads wait for each other less often
-(`benchmarks/speed/losses.py`). A GPU would rather have few large ones."""
 
 
 class Best(NamedTuple):
@@ -93,7 +91,7 @@ def fused_losses(
         rows_per_block: positions at a time; what suits the device by default.
         heard: M; all N by default.
     """
-    rows = rows_per_block or max(16, _SCORES_PER_BLOCK.get(states.device.type, 1 << 24) // len(items))
+    rows = rows_per_block or block_rows(states, items)
     heard = len(states) if heard is None else heard
     return Losses(*_Fused.apply(states, items, target, distinct, truth_weight, tuple(voices), temperature, heard, rows))
 
@@ -116,7 +114,7 @@ class _Fused(torch.autograd.Function):
         truth, taught = torch.empty_like(truth_weight), torch.empty_like(truth_weight)
         grad_states, grad_vectors = torch.empty_like(states), torch.zeros_like(vectors)
         memory = states.new_empty(2, min(rows_per_block, len(states)), len(items))
-        for here in (*_slices(0, heard, rows_per_block), *_slices(heard, len(states), rows_per_block)):
+        for here in (*slices(0, heard, rows_per_block), *slices(heard, len(states), rows_per_block)):
             scores, gradient = memory[:, : here.stop - here.start]
             torch.mm(states[here], vectors.T, out=scores)
             block = _Block(scores, gradient, len(distinct), temperature)
@@ -133,10 +131,6 @@ class _Fused(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_states, grad_items = ctx.saved_tensors
         return grad_states * grads[0], grad_items * grads[0], *(None,) * 7
-
-
-def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
-    return (slice(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
 def _targets_first(items: Tensor, distinct: Tensor) -> tuple[Tensor, Tensor]:
