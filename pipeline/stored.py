@@ -8,6 +8,8 @@ from ckd.pipeline.commands import Request
 from ckd.pipeline.config.problems import unnamed
 from ckd.storage.artifact import Artifact
 from ckd.storage.errors import UserError
+from ckd.storage.keys import SHORT
+from ckd.storage.location import Location
 from ckd.storage.runs import called, corpora_of, domains_of
 from ckd.storage.store import Store
 
@@ -85,7 +87,10 @@ def choose_run(place: Place, name: str) -> Chosen:
     """
     if "/" in name:
         return _by_parts(place, name)
-    runs = place.store.all("runs")
+    runs, damaged = place.store.found("runs")
+    for folder in damaged:
+        if folder.name.startswith(name.lower()):
+            raise UserError(_damaged_run(folder))
     return Chosen(_only([run for run in runs if run.key.startswith(name.lower())], name, runs, place.store))
 
 
@@ -102,8 +107,10 @@ def corpora_in(store: Store, run: Artifact) -> dict[str, "Corpus"]:
     for domain, key in corpora_of(run).items():
         artifact = store.with_key("corpus", key)
         if artifact is None:
+            short = key[:SHORT]
+            has = "has only a damaged" if any(path.name == short for path in store.folders("corpus")) else "lacks the"
             raise UserError(
-                f"{store.root} lacks the corpus {key[:16]} of domain {domain} that run {called(run)} was trained on; "
+                f"{store.root} {has} corpus {short} of domain {domain} that run {called(run)} was trained on; "
                 "copy it into the store, or run `ckd prepare` on the same raw files"
             )
         corpora[domain] = read_corpus(artifact)
@@ -155,6 +162,8 @@ def _configured(
         return Chosen(same[0], domain, f"took {called(same[0])}, the only run of that name in the store ({error})")
     run = plan.store.find(address)
     if run is None:
+        if (folder := plan.store.folder(address)) in plan.store.damaged("runs"):
+            raise UserError(f"{name}: {_damaged_run(folder)}")
         others = f"; the store has others of that name: {_listed(same)}" if same else ""
         raise UserError(f"{name}: the store has no run of this configuration; run `ckd distill`{others}")
     return Chosen(run, domain)
@@ -167,6 +176,10 @@ def _only(found: Sequence[Artifact], name: str, runs: Sequence[Artifact], store:
     if len(found) > 1:
         raise UserError(f"{name!r} may be any of {_listed(found)}; write more of the key")
     return found[0]
+
+
+def _damaged_run(folder: Location) -> str:
+    return f"run {folder.name} is damaged; `ckd verify` says what is wrong with it, `ckd distill` makes it again"
 
 
 def _listed(runs: Sequence[Artifact]) -> str:

@@ -34,15 +34,20 @@ def sha256_file(path: Location) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_durably(path: Location, fill: Fill) -> Written:
+def write_durably(path: Location, fill: Fill, aside: str | None = None) -> Written:
     """Let ``fill`` write a temporary file, flush it to the disk and move it to ``path``; return what it holds.
 
     A reader sees the old file or the new one, never a part of it. Whatever ``fill`` raises is passed on and
     the temporary file is removed.
+
+    Args:
+        path: the file.
+        fill: writes it.
+        aside: name of the temporary file on a disk, for who does not hold the only right to write ``path``.
     """
     if not isinstance(path, Path):
         return _upload(path, fill)
-    temporary = path.with_name(f".{path.name}.writing")
+    temporary = path.with_name(aside or f".{path.name}.writing")
     try:
         disk().write(temporary, fill)
         disk().sync(temporary)

@@ -219,6 +219,11 @@ def _lists_of(table: pa.Table) -> dict[str, Any]:
     return {name: matrix(table[name]) for name in _WIDE if name in table.column_names}
 
 
+def tells_the_rest(artifact: Artifact, block: LabelBlock) -> bool:
+    """Return whether all items that are not stored are equally probable: every listed one is stored."""
+    return _from_lists(artifact, block) and bool(artifact.facts[LISTED_WITHIN] <= block.k)
+
+
 def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats | None:
     """Return the log-probability of each item that is not stored, float32 [N], where it is one for all such items.
 
@@ -227,7 +232,7 @@ def rest_logprob(artifact: Artifact, block: LabelBlock, n_items: int) -> Floats 
         block: its labels.
         n_items: size of the catalogue.
     """
-    if not _from_lists(artifact, block) or artifact.facts[LISTED_WITHIN] > block.k:
+    if not tells_the_rest(artifact, block):
         return None
     # What is not stored is no more probable than what is, and of a small rest, float32 kept mass knows little.
     return np.minimum(_share(block, n_items), block.logprobs[:, -1]).astype(np.float32)

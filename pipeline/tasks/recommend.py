@@ -13,14 +13,13 @@ from ckd.pipeline.progress import bar, errors
 from ckd.pipeline.rows import write_csv
 from ckd.pipeline.stored import Place, choose_run, corpora_in
 from ckd.stages.export.audience import Audience, everybody, read_audience
-from ckd.stages.export.out import try_out, usable
+from ckd.stages.export.out import try_out, usable, write_out
 from ckd.stages.export.recommend import best_lists, list_schema
 from ckd.stages.export.student import subject_of
 from ckd.stages.students.contract import ScoresHistories, by_name
 from ckd.stages.students.trained import load_student
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.files import write_durably
 from ckd.storage.parquet import write_batches
 
 FORMATS = (".parquet", ".csv")
@@ -117,9 +116,9 @@ def _write(lists: _Lists, out: Path | None) -> None:
         write_csv(lists, sys.stdout)
         return
     if out.suffix.lower() == ".parquet":
-        write_durably(out, lambda path: write_batches(lists.batches(), lists.schema, path))
+        write_out(out, lambda path: write_batches(lists.batches(), lists.schema, path))
     else:
-        write_durably(out, lambda path: _write_csv(lists, path))
+        write_out(out, lambda path: _write_csv(lists, path))
 
 
 def _write_csv(lists: _Lists, path: Path) -> None:

@@ -15,6 +15,7 @@ from ckd.stages.distill.controls import controlled
 from ckd.stages.distill.curriculum import combined, first_epoch, ranks, served, term_values
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, State, Suggestion, Term, User
 from ckd.stages.distill.holding import scratch_of
+from ckd.stages.distill.needs import refuse_unfit
 from ckd.stages.distill.settings import CurriculumSettings, DistillSettings
 from ckd.stages.distill.teaching import stored_labels, weigh_all
 from ckd.stages.distill.weighting import scaled_gate
@@ -53,7 +54,8 @@ def explain(
         position_weights: of the student, as :class:`ckd.stages.students.contract.TeachesUnevenly` has it.
 
     Raises:
-        UserError: a teacher has no label to train on, no sequence can be trained on, or a difficulty is not valid.
+        UserError: a teacher has no label to train on, or none that its losses can be computed from, no sequence can be
+            trained on, or a difficulty is not valid.
     """
     domain = _Domain(corpus, artifact, labels, settings, max_length, position_weights)
     chosen: Mapping[int, str | None] = domain.examples() if users is None else dict.fromkeys(users)
@@ -120,6 +122,8 @@ class _Domain:
         self._stored = {name: stored_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
         self._weights = weigh_all(list(self._stored.values()), corpus.n_items, settings.weighting)
         self._taught = {name: controlled(*labelled, settings.control) for name, labelled in self._stored.items()}
+        for name, (block, _) in self._taught.items():
+            refuse_unfit(name, labels[name], block, corpus.n_items, settings)
         self.labelled: Bools = np.any(self._weights.teacher, axis=0)
         self.seen = self.cut.held(corpus)
         used = self.labelled & self.cut.take(self.served).held(corpus)

@@ -13,7 +13,8 @@ from torch import Tensor
 from ckd.stages.distill.comparisons import COMPARISONS
 from ckd.stages.distill.controls import controlled
 from ckd.stages.distill.fused import Voice
-from ckd.stages.distill.holding import per_item, scoring, scratch_of, training_labels
+from ckd.stages.distill.holding import per_item, scratch_of, training_labels
+from ckd.stages.distill.needs import refuse_empty, refuse_unfit
 from ckd.stages.distill.opinion import Int64s, Opinion
 from ckd.stages.distill.settings import DistillSettings, WeightingSettings
 from ckd.stages.distill.voices import voice_of
@@ -21,19 +22,9 @@ from ckd.stages.distill.weighting import Weights, weigh
 from ckd.stages.students.contract import Scores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
-from ckd.storage.errors import DamagedArtifact, UserError
+from ckd.storage.errors import DamagedArtifact
 from ckd.storage.folds import all_folds
-from ckd.storage.labels import (
-    FOLDS,
-    LISTED_WITHIN,
-    REST,
-    UNIFORM,
-    LabelBlock,
-    above_the_rest,
-    fold_of_rows,
-    out_of_order,
-    rest_logprob,
-)
+from ckd.storage.labels import FOLDS, LabelBlock, above_the_rest, fold_of_rows, rest_logprob
 from ckd.storage.vectors import read_vectors
 
 
@@ -85,13 +76,10 @@ class Teaching:
         for teacher, artifact in labels.items():
             stored.append(stored_labels(teacher, artifact, corpus, settings, scratch))
             block, row = controlled(*stored[-1], settings.control)
+            refuse_unfit(teacher, artifact, block, corpus.n_items, settings)
             fold = fold_of_rows(artifact, block, corpus)
             vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
-            if scoring(settings) and (block.state is None or vectors is None) and rest is None:
-                raise UserError(_no_scores(teacher, artifact, settings))
-            if settings.loss.get("rank") and out_of_order(artifact, block, corpus.n_items):
-                raise UserError(_no_order(teacher, corpus.n_items))
             above = partial(above_the_rest, artifact, n_items=corpus.n_items)
             ranked = per_item(block, above, scratch) if settings.loss.get("rank") else None
             opinion = Opinion.of(
@@ -184,49 +172,6 @@ class Teaching:
             if weight := self._settings.loss.get(name):
                 value = value + weight * compare(opinion, row, scores, batch, self._settings)
         return value
-
-
-def _no_scores(teacher: str, artifact: Artifact, settings: DistillSettings) -> str:
-    """Return why items that are not stored can't be scored."""
-    losses = scoring(settings)
-    without = f"leave {' and '.join(losses)} out"
-    listed = artifact.facts.get(LISTED_WITHIN)
-    if listed is not None and settings.teacher_items is not None and settings.teacher_items < listed:
-        return (
-            f"distill.loss.{losses[0]} needs all listed items of teacher {teacher}; set distill.teacher_items to "
-            f"{listed} or more, or {without}"
-        )
-    if artifact.facts.get(REST) == UNIFORM:
-        return (
-            f"distill.loss.{losses[0]} needs all listed items of teacher {teacher} in its labels; set labels.top_k to "
-            f"{artifact.facts[LISTED_WITHIN]} or more and run `ckd precompute`, or {without} (of "
-            "log-probabilities so low that unlisted items come before listed ones, scores: logit keeps the order)"
-        )
-    return (
-        f"distill.loss.{losses[0]} needs the states of teacher {teacher}, its labels hold none; "
-        f"set labels.state: true and run `ckd precompute`, or {without}"
-    )
-
-
-def _no_order(teacher: str, n_items: int) -> str:
-    return (
-        f"distill.loss.rank needs the order of teacher {teacher}, and some of its log-probabilities are so low that "
-        f"unlisted items, which have no order, come before listed ones; give the teacher scores: logit, set "
-        f"labels.top_k to {n_items} (the whole catalogue) and run `ckd precompute`, or leave rank out"
-    )
-
-
-def refuse_empty(teacher: str, block: LabelBlock) -> None:
-    """Refuse a teacher that has no label to train on.
-
-    Raises:
-        UserError: the block of its training labels is empty.
-    """
-    if not len(block):
-        raise UserError(
-            f"the labels of teacher {teacher} cover no training position; "
-            "add train to labels.splits and run `ckd precompute`, or leave the teacher out of distill.teachers"
-        )
 
 
 Stored = tuple[LabelBlock, Int64s]

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ckd.storage.disk import Fill
 from ckd.storage.errors import UserError
+from ckd.storage.files import write_durably
 
 _NO_PLACE = {
     getattr(errno, name)
@@ -35,3 +37,8 @@ def try_out(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix=f".{out.name}.", suffix=".writing", dir=out.parent):
         pass
+
+
+def write_out(out: Path, fill: Fill) -> None:
+    """Write a file so that it is there whole or not at all; of two processes that do so at once the later one stays."""
+    write_durably(out, fill, aside=f".{out.name}.{os.getpid()}.writing")

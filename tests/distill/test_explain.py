@@ -322,6 +322,11 @@ def test_of_one_user_there_is_one_example(make_world: Any) -> None:
     assert [(user.user_id, user.picked) for user in found.users] == [("u0000", "easiest")]
 
 
+def test_what_cannot_be_trained_is_not_explained(by_hand: ByHand) -> None:
+    with pytest.raises(UserError, match=r"distill\.loss\.in_batch needs the states of teacher a, its labels hold none"):
+        by_hand.explain(loss={"in_batch": 1.0})
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # Identifiers
 

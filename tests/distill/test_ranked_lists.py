@@ -204,6 +204,14 @@ def test_lists_with_unlisted_items_before_listed_ones_have_no_order_to_learn(ran
         "(the whole catalogue) and run `ckd precompute`, or leave rank out"
     )
     Teaching.load(random_world.corpus, {"llm": lists.label(11)}, loss_settings(loss="rank"), CPU)
+    for k, mend in [
+        (11, "give the teacher scores: logit, set distill.teacher_items to 11 or leave it out, or leave rank out"),
+        (5, "run `ckd precompute`, and set distill.teacher_items to 11 or leave it out, or leave rank out"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            options = loss_settings(loss="rank", teacher_items=4)
+            Teaching.load(random_world.corpus, {"llm": lists.label(k)}, options, CPU)
+        assert str(caught.value).endswith(mend)
     orderly = Lists(random_world, orderly=True)
     Teaching.load(random_world.corpus, {"llm": orderly.label(5)}, loss_settings(loss="rank"), CPU)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import resource
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -141,3 +142,32 @@ def test_a_full_disk_leaves_nothing_half(place, form):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: file too large for this file system or the limit of the")
     assert not any((place.folder / "full").iterdir())
+
+
+def test_two_processes_may_write_one_file(place, everybody):
+    arguments = (*RUN, "--k", "5", "--out", "both.csv", "--force")
+    both = [place.start(*arguments) for _ in range(2)]
+    assert [process.communicate(timeout=120)[1].count("error") for process in both] == [0, 0]
+    assert read_csv((place.folder / "both.csv").read_text()) == read_csv(everybody.stdout)
+    assert not [path.name for path in place.folder.iterdir() if path.name.startswith(".both")]
+
+
+def test_damage_is_called_damage(distilled, make_workplace, tmp_path):
+    place = make_workplace(tmp_path / "workplace", distilled.store)
+    (corpus,) = (place.store / "corpus").iterdir()
+    (corpus / "manifest.json").write_text("torn")
+    done = place.ckd("recommend", "small/tiny", "--store", "store", "--k", "5")
+    assert done.returncode == 2
+    assert f"has only a damaged corpus {corpus.name} of domain tiny that run " in done.stderr
+    shutil.rmtree(corpus)
+    shutil.copytree(distilled.store / "corpus" / corpus.name, corpus)
+    runs = sorted((place.store / "runs").iterdir())
+    for run in runs:
+        (run / "manifest.json").write_text("torn")
+    said = {
+        f"run {run.name} is damaged; `ckd verify` says what is wrong with it, `ckd distill` makes it" for run in runs
+    }
+    done = place.ckd(*RUN)
+    assert done.returncode == 2 and any(f"error: small/tiny: {text}" in done.stderr for text in said)
+    done = place.ckd("recommend", runs[0].name[:8])
+    assert done.returncode == 2 and f"error: run {runs[0].name} is damaged; `ckd verify`" in done.stderr
