@@ -24,7 +24,8 @@ def folder_aside(out: Path, force: bool) -> Iterator[Path]:
     """Give an empty folder to write into, which becomes ``out`` if the body ends well and is removed if not.
 
     Raises:
-        UserError: ``out`` is there already and ``force`` is not given, or it is no export, which nothing replaces.
+        UserError: ``out`` is there already and ``force`` is not given, or it is no export or holds more than that,
+            which nothing replaces.
     """
     refuse_existing(out, force)
     with usable(out):
@@ -53,6 +54,11 @@ def refuse_existing(out: Path, force: bool) -> None:
     if out.is_dir() and not out.is_symlink() and (read_mark(out) or not any(out.iterdir())):
         if not force:
             raise UserError(f"{out} is there already; name another folder with --out, or replace it with --force")
+        if foreign := sorted({path.name for path in out.iterdir()} - {CONFIG, *_written(out)}):
+            raise UserError(
+                f"{out} holds {foreign[0]!r}, which is no part of the export and would be lost; move it away, or name "
+                "another folder with --out"
+            )
         return
     raise UserError(f"{out} is there and is no export of ckd, so it is not replaced; name another folder with --out")
 
@@ -60,10 +66,18 @@ def refuse_existing(out: Path, force: bool) -> None:
 def read_mark(folder: Path) -> int | None:
     """Return the version of the layout of an export, or None if the folder is none."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return int(config[MARK])
+        return int(_config(folder)[MARK])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _written(folder: Path) -> set[str]:
+    """Return the names of the files that an export was written with."""
+    return set(_config(folder)["files"]) if any(folder.iterdir()) else set()
+
+
+def _config(folder: Path) -> Any:
+    return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ckd.stages.batching import training_windows
+from ckd.stages.distill.geometry import principal_items
 from ckd.stages.distill.run import prepare_lesson, train_run
 from ckd.stages.distill.settings import DistillSettings
 from ckd.stages.distill.train import _batches
@@ -38,9 +39,9 @@ def worlds(make_world: Any) -> dict[str, Any]:
     return {"red": make_world(cycles(60, 11, 1), 11), "blue": make_world(cycles(50, 7, 3), 7)}
 
 
-def joint(worlds: dict[str, Any], lessons: Any = None, **options: Any) -> Artifact:
+def joint(worlds: dict[str, Any], lessons: Any = None, rate: float = 1e-2, **options: Any) -> Artifact:
     student = STUDENTS.load("sasrec").Settings(
-        hidden=16, heads=1, blocks=1, max_length=8, dropout=0, learning_rate=1e-2, weight_decay=0, scope="joint"
+        hidden=16, heads=1, blocks=1, max_length=8, dropout=0, learning_rate=rate, weight_decay=0, scope="joint"
     )
     corpora = {name: world.corpus for name, world in worlds.items()}
     inputs = {"domains": list(worlds), "taught": lessons is not None, "options": str(options)}
@@ -103,6 +104,23 @@ def test_a_teacher_of_one_domain_teaches_that_one_and_leaves_the_other_to_the_tr
     # Random labels alone teach nothing of the red rule; nothing but the truth is taught of the blue one.
     assert (read_ranks(run, "blue", "test") == 1).mean() > 0.9
     assert (read_ranks(run, "red", "test") == 1).mean() < 0.5
+
+
+def test_items_start_at_the_teachers_of_their_own_domain(worlds: dict[str, Any]) -> None:
+    draw, vectors, lessons = np.random.default_rng(0), {}, {}
+    options = {"epochs": 1, "curriculum": {"pacing": "none"}, "item_start": "teacher"}
+    settings = DistillSettings.model_validate({"loss": {"top_k": 1.0}, **options})
+    for name, world in worlds.items():
+        vectors[name] = draw.normal(size=(world.corpus.n_items, 4)).astype(np.float32)
+        state = draw.normal(size=(world.corpus.n_positions, 4)).astype(np.float32)
+        labels = {"t": world.label("t", state @ vectors[name].T, 3, state=state, vectors=vectors[name])}
+        lessons[name] = prepare_lesson(world.corpus, world.artifact, labels, settings, CPU)
+    run = joint(worlds, lambda: lessons, 1e-30, **options)
+    table, first = load_file(run.path / "model.safetensors")["items.weight"].numpy(), 0
+    for name, world in worlds.items():
+        own = table[first : first + world.corpus.n_items]
+        np.testing.assert_allclose(own, principal_items([vectors[name]], 16, float(own.std())), rtol=1e-4, atol=1e-6)
+        first += world.corpus.n_items
 
 
 def test_the_order_of_the_batches_mixes_the_domains(worlds: dict[str, Any]) -> None:

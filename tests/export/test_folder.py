@@ -46,6 +46,20 @@ def test_force_replaces_nothing_but_exports(tmp_path):
     assert (tmp_path / "precious" / "config.json").exists()
 
 
+def test_force_loses_nothing_that_somebody_put_beside_an_export(tmp_path):
+    make(tmp_path / "export")
+    (tmp_path / "export" / "notes.txt").write_text("precious")
+    with pytest.raises(
+        UserError, match=r"export holds 'notes\.txt', which is no part of the export and would be lost;"
+    ):
+        make(tmp_path / "export", "two", force=True)
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["config.json", "data", "notes.txt"]
+    (tmp_path / "export" / "notes.txt").rename(tmp_path / "notes.txt")
+    make(tmp_path / "export", "two", force=True)
+    (tmp_path / "empty").mkdir()
+    make(tmp_path / "empty", force=True)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, UserError])
 def test_an_interruption_leaves_what_was_there_before(tmp_path, error):
     make(tmp_path / "old")

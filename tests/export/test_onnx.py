@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -162,6 +163,25 @@ class Biased(SequenceStudent):
 def test_a_serving_that_scores_otherwise_than_evaluation_is_refused(trained):
     with pytest.raises(UserError, match="scores otherwise than what it was evaluated with"):
         trained.exported(trained.alone, "a", Biased())
+
+
+class Misread(torch.nn.Module):
+    """A serving that the exporter sees otherwise than it is run."""
+
+    def __init__(self, serving):
+        super().__init__()
+        self.serving = serving
+
+    def answer(self, *given):
+        scores = self.serving(*given)
+        return (scores + 1e-3 if torch.compiler.is_exporting() else scores), None
+
+
+def test_a_model_that_gives_other_scores_than_the_student_is_refused(trained, tmp_path):
+    found = trained.exported(trained.alone, "a")
+    line = r"onnxruntime gives other scores than the student \(by 1\.0e-03\), so the model is not written; export its"
+    with pytest.raises(UserError, match=line):
+        write_onnx(replace(found, serving=Misread(found.serving)), tmp_path, None)
 
 
 def test_a_student_that_offers_no_function_is_refused(trained):

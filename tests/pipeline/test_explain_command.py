@@ -172,6 +172,16 @@ def test_the_table_is_of_the_same_users_and_numbers(explained, asked) -> None:
         assert f"weight={said['loss_weight']:.4f} rank={said['target_rank']}" in out
 
 
+def test_a_student_that_counts_positions_unevenly_has_its_weights_shown(explained) -> None:
+    student = ("--set", "students={graph: {kind: lightgcn, recency: 0.5}}")
+    (domain,) = json.loads(explained("--format", "json", "--positions", "99", *student)[1])
+    for user in domain["users"]:
+        counts = [at["counts"] for at in user["positions"] if at["counts"] is not None]
+        assert counts == [0.5**later for later in range(len(counts))][::-1]
+        assert [at["truth_weight"] for at in user["positions"]][-1] in (None, pytest.approx(0.2))
+    assert any(len(user["positions"]) > 3 for user in domain["users"])
+
+
 def test_named_users_are_explained_in_their_order(explained) -> None:
     options = ("--user", "user-09", "--user", "user-00", "--domain", "tiny", "--student", "small", "--positions", "1")
     (domain,) = json.loads(explained("--format", "json", *options)[1])
