@@ -55,7 +55,7 @@ def parsed(text: str, where: object) -> dict[str, Any] | None:
             )
         sound = manifest.keys() >= _ENTRIES and key_of(manifest["kind"], manifest["inputs"]) == manifest["key"]
         return manifest if whole and sound else None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -67,7 +67,7 @@ def read_mark(folder: Path) -> int | None:
     """Return the version of the layout of an export, or None if the folder is none."""
     try:
         return int(_config(folder)[MARK])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -59,7 +59,7 @@ def _complaint(path: Path, error: Exception) -> str:
 def _problem(line: bytes, row: int, first: dict[str, tuple[str, int]]) -> str | None:
     try:
         record = json.loads(line)
-    except ValueError as error:  # covers both bad JSON and bad UTF-8
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, and what is nested too deeply
         return f"not a JSON object in UTF-8 ({error}); correct or remove the line"
     if not isinstance(record, dict):
         return f"{_kind(record)} where a JSON object is expected; correct or remove the line"

@@ -205,6 +205,14 @@ def test_torn_json_line(folder, refusal):
     assert refusal(path).startswith("items.jsonl, row 2: not a JSON object in UTF-8 (")
 
 
+def test_json_line_that_is_nested_too_deeply(folder, refusal):
+    path = folder("jsonl")
+    deep = 100_000
+    text = (path / "items.jsonl").read_text()
+    (path / "items.jsonl").write_text(text + '{"item_id": ' + "[" * deep + "]" * deep + "}\n")
+    assert "items.jsonl, row 6: not a JSON object in UTF-8 (" in refusal(path)
+
+
 def test_json_line_that_is_no_object(folder, refusal):
     path = folder("jsonl")
     (path / "items.jsonl").write_text('{"item_id": "a"}\n["b"]\n')
