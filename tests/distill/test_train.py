@@ -1,55 +1,23 @@
 """Training on worlds whose right answer is known: what is learned, from what, and when it stops."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from small_trainings import Array, settings, sizes_of, student, taught, trained, truth_losses
 
-from ckd.stages.batching import training_windows
-from ckd.stages.distill.settings import DistillSettings, LossName
-from ckd.stages.distill.teaching import Teaching
-from ckd.stages.distill.train import Epoch, Lesson, step_losses, train
+from ckd.stages.distill.settings import LossName
+from ckd.stages.distill.train import train
 from ckd.stages.evaluate.metrics import metrics
 from ckd.stages.evaluate.ranking import rank_targets
-from ckd.stages.students import STUDENTS
 from ckd.stages.students.contract import Domain, side_by_side
-from ckd.stages.students.scores import FullScores
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus
 from ckd.storage.errors import UserError
-from ckd.storage.labels import read_labels
 
-Array = npt.NDArray[Any]
 Weights = dict[str, torch.Tensor]
-CPU = torch.device("cpu")
 N_ITEMS = 12
-NO_CURRICULUM = {"pacing": "none"}
-
-
-def settings(**values: Any) -> DistillSettings:
-    quick = {"epochs": 3, "patience": 100, "batch_size": 8, "curriculum": NO_CURRICULUM}
-    return DistillSettings.model_validate({**quick, **values})
-
-
-def sizes_of(**sizes: Any) -> Any:
-    small = {"hidden": 16, "blocks": 1, "heads": 2, "dropout": 0.0, "max_length": 8, "learning_rate": 1e-2}
-    return STUDENTS.load("sasrec").Settings(**{**small, **sizes})
-
-
-def student(corpora: Sequence[Corpus], seed: int = 0, **sizes: Any) -> Any:
-    torch.manual_seed(seed)
-    return STUDENTS.load("sasrec").build(sizes_of(**sizes), side_by_side(corpora))
-
-
-def trained(
-    corpus: Corpus, option: DistillSettings, lesson: Lesson | None = None, seed: int = 0, **sizes: Any
-) -> tuple[Any, list[Epoch]]:
-    network = student([corpus], seed, **sizes)
-    return network, train(network, side_by_side([corpus]), [lesson], sizes_of(**sizes), option, seed)
 
 
 def weights(network: Any) -> Weights:
@@ -59,11 +27,6 @@ def weights(network: Any) -> Weights:
 def same(one: Any, other: Any) -> bool:
     left, right = weights(one), weights(other)
     return all(torch.equal(left[name], right[name]) for name in left)
-
-
-def taught(world: Any, labels: dict[str, Artifact], option: DistillSettings, hardness: Array | None = None) -> Lesson:
-    easy = np.zeros(world.corpus.n_users) if hardness is None else hardness
-    return Lesson(Teaching.load(world.corpus, labels, option, CPU), easy)
 
 
 def recall_at_1(network: Any, corpus: Corpus, split: str = "test") -> float:
@@ -186,112 +149,6 @@ def test_where_no_teacher_has_a_label_the_whole_weight_is_on_the_truth(world: An
     truth = truth_losses(network, corpus)
     unlabelled = at.user[at.split == 0] != 0
     assert curve[0]["truth_loss"] == pytest.approx((truth * unlabelled).mean(), rel=1e-5)
-
-
-def truth_losses(network: Any, corpus: Corpus) -> Array:
-    """-log softmax of the truth at every training position, one history at a time, nothing padded."""
-    return np.array([-logprobs[target] for logprobs, target in zip(*told_apart(network, corpus), strict=True)])
-
-
-def told_apart(network: Any, corpus: Corpus) -> tuple[list[Array], list[int]]:
-    network.eval()
-    logprobs, targets = [], []
-    with torch.inference_mode():
-        for user in range(corpus.n_users):
-            known = corpus.sequence_of(user)[:-2].astype(np.int64)
-            for end in range(1, len(known)):
-                history = torch.from_numpy(known[max(0, end - network.max_length) : end]).unsqueeze(0)
-                scores = network.encode(history)[0, -1] @ network.item_vectors().T
-                logprobs.append(scores.double().log_softmax(0).numpy())
-                targets.append(int(known[end]))
-    return logprobs, targets
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_padding_takes_no_part_in_the_loss(random_world: Any, batch_size: int) -> None:
-    """With a learning rate of nothing the curve holds the loss of the initial weights."""
-    corpus = random_world.corpus
-    network, curve = trained(corpus, settings(epochs=1, batch_size=batch_size), learning_rate=1e-12)
-    assert curve[0]["loss"] == pytest.approx(truth_losses(network, corpus).mean(), rel=1e-5)
-
-
-@pytest.mark.parametrize(("batch_size", "start"), [(1, 1.0), (5, 1.0), (1000, 1.0), (5, 0.5)])
-def test_the_loss_is_that_of_section_5(random_world: Any, batch_size: int, start: float) -> None:
-    """(1 - a) CE + a g KD at every served position, the gate scaled to mean 1 over the labelled ones of these."""
-    corpus = random_world.corpus
-    draw = np.random.default_rng(1)
-    at = corpus.positions()
-    some = np.flatnonzero(draw.random(len(at)) < 0.6)
-    labels = {"t": random_world.label("t", draw.normal(0, 2, (len(at), corpus.n_items)), 4, rows=some)}
-    option = settings(
-        epochs=1,
-        batch_size=batch_size,
-        alpha=0.3,
-        loss={"top_k": 1.0},
-        temperature=2.0,
-        weighting={"gate_confidence": 1.0},
-        curriculum={"pacing": "linear", "start": start, "warmup": 3},
-    )
-    hardness = draw.permutation(corpus.n_users) / corpus.n_users
-    network, curve = trained(corpus, option, taught(random_world, labels, option, hardness), learning_rate=1e-12)
-
-    block = read_labels(labels["t"], corpus)
-    row_of = {(int(u), int(p)): row for row, (u, p) in enumerate(zip(block.user, block.position, strict=True))}
-    trainable = np.unique(at.user[at.split == 0])
-    easiest = trainable[np.argsort(hardness[trainable])][: int(np.ceil(start * len(trainable)))]
-    served = np.isin(at.user[at.split == 0], easiest)
-    assert served.all() == (start == 1)
-    training = np.flatnonzero(at.split == 0)[served]
-    rows = [row_of.get((int(at.user[n]), int(at.position[n])), -1) for n in training]
-    gate = np.array([np.exp(float(block.target_logprob[row])) if row >= 0 else 0.0 for row in rows])
-    gate /= gate[np.array(rows) >= 0].mean()
-    truth, teacher = [], []
-    told = [[value for value, heard in zip(of, served, strict=True) if heard] for of in told_apart(network, corpus)]
-    for row, g, logprobs, target in zip(rows, gate, *told, strict=True):
-        alpha = 0.3 if row >= 0 else 0.0
-        truth.append((1 - alpha) * -logprobs[target])
-        if row >= 0:
-            kept, own = np.exp(block.logprobs[row].astype(float)), np.exp(logprobs[block.items[row]])
-            p, q = (np.sqrt(np.append(cells, 1 - cells.sum())) for cells in (kept, own))
-            p, q = p / p.sum(), q / q.sum()
-            teacher.append(alpha * g * 4 * np.sum(p * np.log(p / q)))
-    assert -1 in rows
-    assert curve[0]["truth_loss"] == pytest.approx(np.mean(truth), rel=1e-5)
-    assert curve[0]["teacher_loss"] == pytest.approx(np.sum(teacher) / len(training), rel=1e-4)
-    assert curve[0]["loss"] == pytest.approx(curve[0]["truth_loss"] + curve[0]["teacher_loss"])
-
-
-def two_teachers(world: Any) -> dict[str, Artifact]:
-    """Each with states and a label at some of the positions only."""
-    draw, n, n_items = np.random.default_rng(2), world.corpus.n_positions, world.corpus.n_items
-    labels = {}
-    for name, some in (("a", draw.random(n) < 0.6), ("b", draw.random(n) < 0.6)):
-        state, vectors = draw.normal(0, 1, (n, 4)), draw.normal(0, 1, (n_items, 4))
-        labels[name] = world.label(name, state @ vectors.T, 4, rows=np.flatnonzero(some), state=state, vectors=vectors)
-    return labels
-
-
-@pytest.mark.parametrize(("temperature", "share"), [(1.0, 1.0), (2.0, 1.0), (1.0, 0.3)])
-def test_scores_that_are_never_written_down_teach_the_same(random_world: Any, temperature: float, share: float) -> None:
-    """In closed form by blocks, and put together from the scores of the whole catalogue: values and gradients."""
-    corpus, draw = random_world.corpus, np.random.default_rng(2)
-    option = settings(temperature=temperature, taught_share=share, weighting={"gate_confidence": 1.0})
-    lesson = taught(random_world, two_teachers(random_world), option)
-    gate = torch.from_numpy(lesson.teaching.gate).float()
-    network, [domain] = student([corpus]), side_by_side([corpus])
-    found = []
-    for whole in (False, True):
-        step = network.step(domain, training_windows(corpus, 8), draw)
-        scores = step.scores
-        if whole:
-            scores = FullScores(scores.states @ scores.items.T)
-        weight = torch.linspace(0, 1, len(step.place))
-        torch.manual_seed(0)
-        truth, teacher, count = step_losses(replace(step, scores=scores, weight=weight), lesson, gate, 0.7)
-        gradient = torch.autograd.grad(truth + teacher, list(network.parameters()))
-        found.append((truth, teacher, count, *gradient))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_weights_of_the_best_epoch_are_kept(world: Any) -> None:
