@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ckd.pipeline.plan import Plan
 from ckd.pipeline.products import Product, corpus_product, known_address, may_be, products
 from ckd.storage import files
-from ckd.storage.artifact import MAKERS, Artifact, described
+from ckd.storage.artifact import MAKERS, Artifact, described, load_artifact
 from ckd.storage.draft import FORMER
 from ckd.storage.location import Location, below, matching
 from ckd.storage.reach import Node, nodes, reached, short_keys
@@ -126,7 +126,7 @@ def _partials(store: Store, wanted: _Wanted, alive: set[Location], named: set[st
         final = final_of(path)
         if writer is not None or not is_key(final):
             continue
-        finished = described(final) is not None and described(path, FORMER) is None
+        finished = load_artifact(final) is not None and described(path, FORMER) is None
         if finished:
             why = "left beside the finished artifact"
         elif (

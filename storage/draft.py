@@ -10,7 +10,7 @@ In an object store, which knows no rename, all files are copied to their place a
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,18 +25,29 @@ from ckd.storage.location import Location, inside, read
 from ckd.storage.manifest import MANIFEST, SPARE, content_of, parsed, written
 
 RECEIPTS = ".receipts"
-_RECEIPT, _DIGEST = "receipt", "digest"
+_RECEIPT, _DIGEST, _JSON = "receipt", "digest", ".json"
 FORMER = "manifest.former.json"
 """In a draft that mends a damaged artifact: the manifest of that artifact."""
 
 
 class Draft:
-    """An artifact being written. Made by :meth:`ckd.storage.store.Store.draft`; ends with :meth:`commit`."""
+    """An artifact being written. Made by :meth:`ckd.storage.store.Store.draft`; ends with :meth:`commit`.
 
-    def __init__(self, address: Address, partial: Location, final: Location) -> None:
+    Args:
+        address: of the artifact.
+        partial: where it is written.
+        final: where it will be.
+        still_mine: raises Busy if another process is the writer by now; who does not commit needs none.
+    """
+
+    def __init__(
+        self, address: Address, partial: Location, final: Location, still_mine: Callable[[], None] = lambda: None
+    ) -> None:
         self.address = address
         self.partial = partial
         self._final = final
+        self._still_mine = still_mine
+        self._added: set[str] = set()
         self._receipts = partial / RECEIPTS
         self._started = time.perf_counter()
 
@@ -58,12 +69,13 @@ class Draft:
 
     def keep_only(self, names: Collection[str]) -> None:
         """Remove the files that an earlier writer added under other names."""
-        for path in inside(self._receipts):
-            if path.stem not in names:
-                self.discard(path.stem)
+        for name in _receipts_in(self._receipts):
+            if name not in names:
+                self.discard(name)
 
     def discard(self, name: str) -> None:
         """Remove one file that was added, if it was."""
+        self._added.discard(name)
         files.remove_file(self._receipt_path(name))
         files.remove_file(self.partial / name)
 
@@ -108,7 +120,9 @@ class Draft:
 
         Raises:
             DamagedArtifact: a file is not there as it was added, or its receipt isn't.
+            Busy: another process has taken over as the writer.
         """
+        self._still_mine()
         receipts = self._all_recorded()
         former = self.former()
         if former is not None and _digests(former["files"]) == _digests(receipts):
@@ -130,6 +144,7 @@ class Draft:
                 files.remove_file(stray)
         for name in (SPARE, MANIFEST):
             files.write_text_durably(self.partial / name, text)
+        self._still_mine()
         # Only an invalid directory can be there: see Store.draft.
         files.remove_directory(self._final, MANIFEST)
         files.move_directory(self.partial, self._final, MANIFEST)
@@ -142,12 +157,13 @@ class Draft:
         return Artifact(self._final, manifest)
 
     def _record(self, name: str, receipt: Receipt) -> None:
+        self._added.add(name)
         content = {_RECEIPT: receipt.as_json(), _DIGEST: _digest(receipt)}
         files.write_text_durably(self._receipt_path(name), json.dumps(content))
 
     def _all_recorded(self) -> dict[str, dict[str, Any]]:
         receipts = {}
-        for name in [path.stem for path in inside(self._receipts)]:
+        for name in sorted({*_receipts_in(self._receipts), *self._added}):
             receipt = self.recorded(name)
             if receipt is None:
                 raise DamagedArtifact(f"{self.partial / name} is damaged; run the same command again to make it anew")
@@ -155,13 +171,18 @@ class Draft:
         return receipts
 
     def _receipt_path(self, name: str) -> Location:
-        return self._receipts / f"{name}.json"
+        return self._receipts / f"{name}{_JSON}"
 
 
 def receipts_in(partial: Location) -> dict[str, Receipt | None]:
     """Return the receipts that a writer left, by name of the file, None for a torn one."""
     folder = partial / RECEIPTS
-    return {path.stem: _receipt(path) for path in inside(folder)} if folder.is_dir() else {}
+    return {name: _receipt(folder / f"{name}{_JSON}") for name in _receipts_in(folder)} if folder.is_dir() else {}
+
+
+def _receipts_in(folder: Location) -> list[str]:
+    """Return the files that there are receipts of; what a killed writer left of a receipt is none."""
+    return [path.name.removesuffix(_JSON) for path in inside(folder) if path.name.endswith(_JSON)]
 
 
 def _receipt(path: Location) -> Receipt | None:

@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -18,18 +18,19 @@ from ckd.storage.location import Location
 
 
 @contextmanager
-def exclusive(path: Location, what: str) -> Iterator[None]:
+def exclusive(path: Location, what: str) -> Iterator[Callable[[], None]]:
     """Hold the lock file ``path`` while the body runs; in an object store, which has no locks, a lease.
 
-    The file stays behind, empty of meaning: only the kernel's lock counts, so a killed holder blocks nobody.
+    The file stays behind, empty of meaning: only the kernel's lock counts, so a killed holder blocks nobody. The body
+    gets what raises Busy where it holds nothing any more, which only happens to a lease.
 
     Raises:
         Busy: another process holds it; the message says which, and on which host.
         UserError: the folder cannot be made, or its file system has no locks.
     """
     if not isinstance(path, Path):
-        with leased(path, what):
-            yield
+        with leased(path, what) as still_mine:
+            yield still_mine
         return
     try:
         make_folder(path.parent)
@@ -37,7 +38,7 @@ def exclusive(path: Location, what: str) -> Iterator[None]:
         raise UserError(f"the store cannot be made: {error.filename}: {error.strerror}; name another folder") from None
     with _locked(path, what) as stream:
         disk().write(path, lambda _: _sign(stream))
-        yield
+        yield lambda: None
 
 
 @contextmanager

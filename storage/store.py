@@ -1,12 +1,13 @@
 """The directory, or prefix of an object store, that holds corpora, text vectors, teachers, labels and runs."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ckd.storage import files
 from ckd.storage.artifact import MAKERS, Artifact, described, load_artifact
 from ckd.storage.draft import FORMER, RECEIPTS, Draft
+from ckd.storage.errors import Busy
 from ckd.storage.keys import SHORT, Address
 from ckd.storage.location import Location, below, inside, location, matching, read
 from ckd.storage.lock import discard, exclusive, held, living_holder
@@ -102,26 +103,26 @@ class Store:
         """
         final = self.folder(address)
         partial = _partial(final)
-        with self.locked(final):
+        with self.locked(final) as still_mine:
             if not resume:
                 files.remove_directory(partial)
             try:
                 files.make_folder(partial / RECEIPTS)
-                yield Draft(address, partial, final)
+                yield Draft(address, partial, final, still_mine)
             finally:
-                if not (resume and _holds_files(partial)):
+                if _holds(still_mine) and not (resume and _holds_files(partial)):
                     files.remove_directory(partial)
 
     @contextmanager
-    def locked(self, folder: Location) -> Iterator[None]:
-        """Keep every other writer from an artifact's folder while the body runs.
+    def locked(self, folder: Location) -> Iterator[Callable[[], None]]:
+        """Keep every other writer from an artifact's folder while the body runs, as :func:`exclusive` does.
 
         Raises:
             Busy: another process is writing it.
         """
         kind = below(folder, self.root)[0]
-        with exclusive(self._lock_of(folder), f"{kind} artifact {folder.name.removeprefix('key=')}"):
-            yield
+        with exclusive(self._lock_of(folder), f"{kind} artifact {folder.name.removeprefix('key=')}") as still_mine:
+            yield still_mine
 
     def writer(self, address: Address) -> str | None:
         """Return the living process that writes an address, in words, or None."""
@@ -251,6 +252,14 @@ def _partial(final: Location) -> Location:
 def final_of(folder: Location) -> Location:
     """Return the folder of the artifact that ``folder`` is, or of which it is what a writer left."""
     return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
+
+
+def _holds(still_mine: Callable[[], None]) -> bool:
+    try:
+        still_mine()
+    except Busy:
+        return False
+    return True
 
 
 def _holds_files(partial: Location) -> bool:

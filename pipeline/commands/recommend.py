@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="What to do with users and items that the domain does not have.",
 )
+@click.option(
+    "--every-position",
+    is_flag=True,
+    help="For the history before each item of each user: what a teacher of kind scores reads.",
+)
 @click.option("--titles", is_flag=True, help="Give the items' titles too.")
 @click.option(
     "--out",
@@ -51,6 +56,7 @@ def command(
     k: int,
     mask_seen: bool,
     unknown: str,
+    every_position: bool,
     titles: bool,
     out: Path | None,
     force: bool,
@@ -63,7 +69,26 @@ def command(
     A file of --users with the column user_id alone names users of the domain; their history is their whole sequence,
     the validation and test items included. With a column items (a list of item IDs, oldest first), or with item_id and
     perhaps timestamp (a row per interaction), it holds histories, of anybody. Equal scores stand in order of item code.
+
+    --every-position writes a Parquet file of user_id, position, items and scores instead, log-probabilities over the
+    catalogue: with teachers: {NAME: {kind: scores, path: FILE, scores: logprob}} the student teaches others.
     """
+    if every_position:
+        if out is None:
+            raise click.UsageError("--every-position writes a Parquet file; name it with --out")
+        _refuse_beside_positions()
+        from ckd.pipeline.tasks.recommend import recommend_positions
+
+        recommend_positions(place, run, domain, k, out, force)
+        return
     from ckd.pipeline.tasks.recommend import recommend
 
     recommend(place, run, domain, users, k, mask_seen, unknown == "skip", titles, out, force)
+
+
+def _refuse_beside_positions() -> None:
+    context = click.get_current_context()
+    for name in ("users", "mask_seen", "unknown", "titles"):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--mask-seen or --keep-seen" if name == "mask_seen" else f"--{name}"
+            raise click.UsageError(f"{option} is of lists for users; leave it out beside --every-position")

@@ -144,6 +144,42 @@ def test_a_full_disk_leaves_nothing_half(place, form):
     assert not any((place.folder / "full").iterdir())
 
 
+def test_a_student_teaches_another(place):
+    """The lists of every position, read by a teacher of kind scores, whose labels say what the student says."""
+    done = place.ckd(*RUN, "--every-position", "--k", "9", "--out", "taught/tiny.parquet")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert done.stderr.startswith("lists of small, tiny: ")
+    teacher = "teachers={student: {kind: scores, path: 'taught/{domain}.parquet', scores: logprob}}"
+    configured = ("--set", teacher, "--set", "labels.top_k=9")
+    done = place.ckd(*configured, "precompute")
+    assert done.returncode == 0, done.stderr
+    (labels,) = place.store.glob("labels/teacher=student/domain=tiny/key=*")
+    rows = [row for path in labels.glob("part-*.parquet") for row in pq.read_table(path).to_pylist()]
+    first = {row["user_id"]: row["target_rank"] <= 5 for row in rows if row["split"] == "test"}
+    (run,) = (
+        path.parent for path in place.store.glob("runs/*/manifest.json") if '"distilled": true' in path.read_text()
+    )
+    ranks = pq.read_table(run / "ranks.parquet", filters=[("split", "=", "test")]).to_pylist()
+    assert first == {row["user_id"]: row["rank"] <= 5 for row in ranks} and {True, False} == set(first.values())
+    done = place.ckd(*configured, "--set", "distill.epochs=1", "distill")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--out", "x.parquet", "--titles"), "Error: --titles is of lists for users; leave it out beside"),
+        (("--out", "x.parquet", "--keep-seen"), "Error: --mask-seen or --keep-seen is of lists for users; leave it"),
+        ((), "Error: --every-position writes a Parquet file; name it with --out"),
+        (("--out", "x.csv"), "error: --out x.csv: the name must end in .parquet"),
+    ],
+)
+def test_what_does_not_go_with_every_position_is_refused(place, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(place.folder)
+    assert main([*RUN, "--every-position", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+
+
 def test_two_processes_may_write_one_file(place, everybody):
     arguments = (*RUN, "--k", "5", "--out", "both.csv", "--force")
     both = [place.start(*arguments) for _ in range(2)]

@@ -204,8 +204,64 @@ def test_a_lease_of_another_host_holds_until_it_expires(store):
 
 def test_a_lease_of_a_dead_process_of_this_host_holds_nobody_up(store):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    leave_lease(store, pid=int(dead.stdout), host=socket.gethostname())
+    here = {"pid": int(dead.stdout), "host": socket.gethostname()}
+    leave_lease(store, **here, space="of another container with this host's name")
+    with pytest.raises(Busy, match=f"being written by process {here['pid']} on"):
+        committed(store)
+    leave_lease(store, **here, space=lease._pid_space())
     committed(store)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_who_was_stopped_until_its_lease_was_anothers_changes_nothing(store, resume):
+    line = r"was taken over by process 1 on elsewhere, .*; run the same command again$"
+    with pytest.raises(Busy, match=line), store.draft(LABELS, resume) as draft:
+        for name, text in FILES.items():
+            draft.add(name, filled(text), rows=len(text))
+        before = objects(store)
+        lock = leave_lease(store)
+        draft.commit()
+    assert (objects(store), json.loads(lock.read_text())["nonce"]) == (before, "theirs")
+    leave_lease(store, renewed=0)
+    assert [*committed(store).files] == [*FILES]
+
+
+def test_a_file_that_another_writer_took_away_is_missed(store):
+    line = r"part-00000\.parquet is damaged; run the same command again"
+    with pytest.raises(DamagedArtifact, match=line), store.draft(LABELS, resume=True) as draft:
+        for name, text in FILES.items():
+            draft.add(name, filled(text))
+        (draft.partial / RECEIPTS / "part-00000.parquet.json").unlink()
+        draft.commit()
+    assert store.find(LABELS) is None
+
+
+class SignsBadly(Disk):
+    """Fails to sign, in ways of its own, and then does it."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+
+    def sign(self, path, text, new):
+        if self.errors and new == (self.errors[0] is FileExistsError):
+            raise self.errors.pop(0)
+        super().sign(path, text, new)
+
+
+def test_a_lease_that_ended_while_it_was_asked_for_is_to_be_had(store):
+    with through(SignsBadly(FileExistsError)) as disk, store.draft(LABELS):
+        (lock,) = inside(store.root / "locks")
+        assert (disk.errors, json.loads(read(lock))["pid"]) == ([], os.getpid())
+
+
+def test_no_error_of_a_renewal_ends_the_renewing(store, monkeypatch):
+    monkeypatch.setattr(lease, "RENEWAL", 0.01)
+    with through(SignsBadly(RuntimeError, OSError)) as disk, store.draft(LABELS):
+        (lock,) = inside(store.root / "locks")
+        first = json.loads(read(lock))
+        while json.loads(read(lock)) == first:
+            time.sleep(0.01)
+        assert not disk.errors
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])

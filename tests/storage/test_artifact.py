@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ckd.storage.artifact import load_artifact
+from ckd.storage.draft import RECEIPTS, receipts_in
 from ckd.storage.errors import DamagedArtifact, UserError
 from ckd.storage.files import sha256_file, write_text_durably
 from ckd.storage.keys import Address, canonical_json
@@ -356,6 +357,17 @@ def test_files_of_an_earlier_writer_under_other_names_are_not_committed(store):
     assert list(artifact.files) == ["part-0.parquet", "part-1.parquet"]
     assert tree(artifact.path) == [MANIFEST, SPARE, "part-0.parquet", "part-1.parquet"]
     artifact.verify()
+
+
+def test_half_a_receipt_of_a_killed_writer_is_none_and_is_gone_afterwards(store):
+    with store.draft(ADDRESS, resume=True) as draft:
+        draft.add("part-0.parquet", text_file("whole"))
+        (draft.partial / RECEIPTS / ".part-1.parquet.json.writing").write_text('{"rec')
+    assert [*receipts_in(draft.partial)] == ["part-0.parquet"]
+    with store.draft(ADDRESS, resume=True) as draft:
+        draft.keep_only(["part-0.parquet"])
+        artifact = draft.commit()
+    assert tree(artifact.path) == [MANIFEST, SPARE, "part-0.parquet"]
 
 
 def test_the_progress_of_an_interrupted_writer_can_be_seen_without_its_lock(store):
