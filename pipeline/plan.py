@@ -265,6 +265,10 @@ class Plan:
             return None
         return item_vectors_address(*self._opinion(teacher, domain, fold))
 
+    def frozen_digests(self, teacher: str, domain: str, fold: Fold | None = None) -> Mapping[str, str]:
+        """Return the digests of :meth:`frozen`, by role, that are in the keys of what the teacher says."""
+        return self._opinion(teacher, domain, fold)[1]
+
     @cache  # noqa: B019
     def _opinion(
         self, teacher: str, domain: str, fold: Fold | None = None

@@ -41,7 +41,7 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one array, strings as large strings, without dictionary encoding."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_string(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_string_view(column.type):
         column = column.cast(pa.large_string())  # one array of strings may hold more than 2 GiB
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 

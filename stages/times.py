@@ -2,7 +2,7 @@
 
 Numbers are taken as they are, dates and datetimes become unix seconds (UTC unless they say otherwise). What
 lies below one second, or one unit of a fractional number, is kept apart as a fraction: it decides the order
-and is not stored. So a fractional time is stored rounded down, and no order is lost.
+and is not stored. So a fractional time is stored rounded down, and no order is lost that float64 can tell.
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,8 @@ def parse_times(column: pa.Array) -> Times | None:
         return _no_times(len(column))
     if pa.types.is_integer(kind):
         return _integers(column)
+    if pa.types.is_decimal128(kind) and kind.scale == 0:
+        return _wide_integers(column)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _floats(column.cast(pa.float64()))
     if pa.types.is_date(kind):
@@ -115,7 +117,11 @@ def _strings(values: pa.Array) -> Times:
 
 
 def _integer_strings(values: pa.Array) -> Times:
-    wide = pc.utf8_ltrim(values, "+").cast(pa.decimal128(38, 0))
+    return _wide_integers(pc.utf8_ltrim(values, "+"))
+
+
+def _wide_integers(values: pa.Array) -> Times:
+    wide = values.cast(pa.decimal128(38, 0))
     fits = pc.and_(pc.greater_equal(wide, INT64.min), pc.less_equal(wide, INT64.max))
     return _integers(pc.if_else(fits, wide, None).cast(pa.int64()))
 

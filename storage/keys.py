@@ -36,7 +36,7 @@ class Address:
     """Where an artifact belongs and all that determines what it holds.
 
     Attributes:
-        kind: the folder of the store: ``corpus``, ``text``, ``teachers``, ``labels``,
+        kind: the folder of the store: ``corpus``, ``text``, ``teachers``, ``vectors``, ``labels``,
             ``agreement`` or ``runs``.
         inputs: JSON-able declared values: keys of input artifacts, digests of files, settings that matter, the
             version of the format. Never paths, times, pickles or code.

@@ -1,5 +1,6 @@
 """Settings that are valid each by itself and not together."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ def contradictions(data: Mapping[str, Any]) -> list[Problem]:
     """
     return [
         *_ambiguous_names(data),
+        *_sources_that_are_targets(data),
         *_unknown_teachers(data),
         *_unknown_domains(data),
         *_scores_without_state(data),
@@ -32,6 +34,25 @@ def _ambiguous_names(data: Mapping[str, Any]) -> list[Problem]:
         for name in _mapping(data, "sources")
         if name in _mapping(data, "domains")
     ]
+
+
+def _sources_that_are_targets(data: Mapping[str, Any]) -> list[Problem]:
+    """Find sources whose raw files are a domain's: all of a source is trained on, held-out items too."""
+    domains = {_folder(domain): name for name, domain in _mapping(data, "domains").items()}
+    return [
+        Problem(
+            ("sources", name),
+            f"holds the files of domain {domains[folder]}, so teachers would see the items that are held out there; "
+            "name other data",
+        )
+        for name, source in _mapping(data, "sources").items()
+        if (folder := _folder(source)) is not None and folder in domains
+    ]
+
+
+def _folder(domain: Any) -> str | None:
+    path = domain.get("path") if isinstance(domain, Mapping) else None
+    return os.path.normpath(path) if isinstance(path, str | os.PathLike) else None
 
 
 def _unknown_teachers(data: Mapping[str, Any]) -> list[Problem]:
@@ -52,7 +73,7 @@ def _unknown_domains(data: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(("teachers", teacher, "domains", index), unnamed("domain", name, known))
         for teacher in teachers
-        for index, name in enumerate(_mapping(teachers, teacher).get("domains") or ())
+        for index, name in enumerate(_listed(_mapping(teachers, teacher).get("domains")))
         if isinstance(name, str) and name not in known
     ]
 
@@ -132,6 +153,10 @@ def _nothing_to_learn_from(data: Mapping[str, Any]) -> list[Problem]:
 def _chosen(data: Mapping[str, Any]) -> Sequence[Any] | None:
     chosen = _mapping(data, "distill").get("teachers")
     return chosen if isinstance(chosen, list | tuple) else None
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _softened(data: Mapping[str, Any]) -> Mapping[str, Any]:

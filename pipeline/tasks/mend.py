@@ -9,9 +9,10 @@ from ckd.pipeline.products import Product, known_address, may_be, products
 from ckd.pipeline.report.run_settings import shown
 from ckd.pipeline.tasks.inputs import corpus_of, prepare, text_of
 from ckd.pipeline.tasks.precompute import agreement_of, encode_items, labels_of
-from ckd.storage.artifact import MAKERS, Artifact, Receipt
+from ckd.storage.artifact import MAKERS, Artifact, Receipt, load_artifact
 from ckd.storage.draft import Draft
 from ckd.storage.errors import Busy, UserError
+from ckd.storage.formats import CURVE
 from ckd.storage.labels import part_names
 from ckd.storage.location import Location
 from ckd.storage.manifest import MANIFEST, SPARE
@@ -79,6 +80,8 @@ def _mended(
 ) -> Outcome:
     record = former if condition is None or condition.record is None else condition.record
     if product.kind in _DEAR:
+        if condition is not None and {*condition.files} == {CURVE} and load_artifact(folder) is not None:
+            return Outcome(folder / CURVE, "left as it is, it decides nothing; what it is of stays in use", False)
         if record is not None:
             plan.store.withdraw(record)
         command = MAKERS[product.kind]

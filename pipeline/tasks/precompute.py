@@ -19,6 +19,7 @@ from ckd.stages.precompute.serving import serving_facts
 from ckd.stages.precompute.shards import labelled_positions
 from ckd.stages.teachers import TEACHERS
 from ckd.stages.teachers.contract import Opening, TextVectors
+from ckd.stages.teachers.frozen import digests
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
@@ -165,6 +166,10 @@ def _opener(
         kept = None if address is None else plan.store.find(address)
         vectors = None if kept is None else read_vectors(kept)
         found = module.open_teacher(Opening(settings, frozen, corpus, text, device, serving, vectors, splits))
+        if digests(frozen) != plan.frozen_digests(teacher, domain, fold):
+            raise UserError(
+                f"teachers.{teacher}: its files changed since this command began; run the same command again"
+            )
         if keep and address is not None and kept is None:
             keep_item_vectors(plan.store, address, found)
         return found

@@ -42,6 +42,8 @@ def pretrain(configuration: Configuration, export: Path | None, half: bool) -> N
             "teachers: none has `pretrain`, `adapt` or `train`, so there is nothing to train; "
             "frozen teachers are used by `ckd precompute` as they are"
         )
+    if export is not None:
+        _refuse_equal_folders(plan)
     with parallel.processes(device):
         console.quiet = parallel.rank() > 0
         for teacher in plan.trained():
@@ -51,6 +53,15 @@ def pretrain(configuration: Configuration, export: Path | None, half: bool) -> N
                 if export is not None and fold is None:
                     folder = export / teacher / part
                     parallel.on_first(partial(training.export, artifact.path, folder, half))
+
+
+def _refuse_equal_folders(plan: Plan) -> None:
+    for teacher in plan.trained():
+        if plan.teacher(teacher).pretraining() is not None and PRETRAINED in plan.labelled(teacher):
+            raise UserError(
+                f"domains.{PRETRAINED}: --export names the folder of teacher {teacher} before its adaptation so; give "
+                "the domain another name"
+            )
 
 
 def _training(plan: Plan, teacher: str) -> ModuleType:

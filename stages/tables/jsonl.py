@@ -20,9 +20,10 @@ def read(path: Path) -> pa.Table:
     """
     try:
         table = _read(path, None)
-        dates = [field.name for field in table.schema if pa.types.is_temporal(field.type)]
+        texts = {field.name: _with_text(field.type) for field in table.schema}
+        dates = [(name, kind) for name, kind in texts.items() if kind != table.schema.field(name).type]
         if dates:
-            table = _read(path, pa.schema([(name, pa.string()) for name in dates]))
+            table = _read(path, pa.schema(dates))
         table.validate(full=True)  # Arrow's parser lets broken UTF-8 through.
     except (OSError, pa.ArrowException) as error:
         raise UserError(_complaint(path, error)) from error
@@ -35,6 +36,17 @@ def _read(path: Path, schema: pa.Schema | None) -> pa.Table:
         read_options=arrow_json.ReadOptions(block_size=BLOCK_BYTES),
         parse_options=arrow_json.ParseOptions(explicit_schema=schema),
     )
+
+
+def _with_text(kind: pa.DataType) -> pa.DataType:
+    """Return the type that a field has if what Arrow took for dates, in lists and objects too, is left as text."""
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_with_text(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _with_text(field.type)) for field in kind])
+    return kind
 
 
 def _complaint(path: Path, error: Exception) -> str:
@@ -52,7 +64,7 @@ def _complaint(path: Path, error: Exception) -> str:
                     return f"{path}, row {row}: {problem}"
     except OSError:
         pass
-    reason = "it is empty" if not first else str(error)
+    reason = "it is empty" if not first and not isinstance(error, OSError) else str(error)
     return f"{path} cannot be read as JSON lines ({reason}); it needs one JSON object a line"
 
 

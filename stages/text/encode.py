@@ -79,7 +79,7 @@ def encode_texts(
         UserError: the encoder cannot be opened, or cannot read so many tokens.
     """
     tokenizer, model = _open(encoder)
-    positions = getattr(model.config, "max_position_embeddings", None) or 0
+    positions = _positions(model)
     if 0 < positions < max_tokens:
         raise UserError(
             f"{encoder.section}.max_tokens: {max_tokens} is more than the {positions} tokens that {encoder.folder} "
@@ -100,14 +100,28 @@ def encode_texts(
     return vectors
 
 
+def _positions(model: Any) -> int:
+    """Return how many tokens an encoder has places for; 0 where it is not said."""
+    places = int(getattr(model.config, "max_position_embeddings", None) or 0)
+    table = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    # RoBERTa and its like count from behind the row that stands for padding.
+    padding = getattr(table, "padding_idx", None)
+    return places if padding is None else places - padding - 1
+
+
 def _open(encoder: Encoder) -> tuple[Any, Any]:
     """Return the tokenizer and the network, which is float32 and in evaluation mode."""
     folder = encoder.folder
     transformers.logging.disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model, loading = AutoModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

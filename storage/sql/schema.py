@@ -53,7 +53,7 @@ VIEWS: Mapping[str, View] = {
             "user_id": _USER,
             "length": Column("INTEGER", "number of interactions"),
             "items": Column("INTEGER[]", "item codes, oldest first"),
-            "timestamps": Column("BIGINT[]", "when, as in the raw data; null where it had no times"),
+            "timestamps": Column("BIGINT[]", "when, as in the raw data; 0, 1, 2, ... where it had no times"),
         },
     ),
     "interactions": View(

@@ -96,6 +96,19 @@ from ckd.storage.errors import UserError
             "sources:\n  x: {path: a}\n  y: {path: b}\n  x: {path: c}",
             "7: sources.x: given twice, first on line 5; keep one",
         ),
+        (
+            "sources:\n  x: {path: a}\n  y: {path: data/./office}",
+            "6: sources.y: holds the files of domain office, so teachers would see the items that are held out there; "
+            "name other data",
+        ),
+        (
+            "teachers: {a: {kind: unisrec, checkpoint: c, domains: 5}}",
+            "4: teachers.a.domains: must be a list [a, b], not 5",
+        ),
+        (
+            "teachers: {a: {kind: unisrec, checkpoint: c, domains: office}}",
+            "4: teachers.a.domains: must be a list [a, b], not 'office'",
+        ),
     ],
 )
 def test_a_mistake_is_answered_by_its_line(tmp_path: Path, added: str, line: str) -> None:

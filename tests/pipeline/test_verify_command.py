@@ -12,6 +12,7 @@ import pytest
 from ckd.storage.artifact import load_artifact
 from ckd.storage.draft import FORMER
 from ckd.storage.files import sha256_file
+from ckd.storage.formats import CURVE
 from ckd.storage.manifest import MANIFEST, SPARE, content_of, written
 from ckd.storage.parquet import write_table
 from ckd.storage.store import Store
@@ -214,6 +215,16 @@ def test_other_bytes_than_were_recorded_are_said_loudly(kept, ckd):
 
 
 # --- what is not
+
+
+@pytest.mark.parametrize("kind", ["teachers", "runs"])
+def test_a_damaged_curve_puts_nothing_out_of_use(kept, ckd, kind):
+    folder = file_of(kept, kind).parent
+    damage(folder / CURVE, "flip")
+    code, lines, _ = ckd(kept.folder, "verify", "--repair")
+    assert code == 1
+    assert lines[-1] == f"{folder / CURVE}: left as it is, it decides nothing; what it is of stays in use"
+    assert load_artifact(folder) is not None
 
 
 @pytest.mark.parametrize(("kind", "command"), [("teachers", "pretrain"), ("runs", "distill")])

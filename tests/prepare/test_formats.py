@@ -8,6 +8,7 @@ import pytest
 
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.settings import DomainSettings
+from ckd.stages.tables.jsonl import read
 from ckd.storage.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -145,3 +146,14 @@ def test_settings_that_do_not_fit_together():
 def test_what_the_authors_filtered_is_not_filtered_again_unless_it_is_asked_for(kind, k_core):
     assert DomainSettings(path="x", format=kind).k_core == k_core
     assert DomainSettings(path="x", format=kind, k_core=3).k_core == 3
+
+
+def test_dates_in_a_list_of_json_are_left_as_they_are_written(tmp_path):
+    (tmp_path / "items.jsonl").write_text(
+        '{"item_id": "a", "seen": "2019-01-01", "on": ["2019-01-01", "2020-05-05"], "of": {"day": "2019-01-01"}}\n'
+        '{"item_id": "b", "seen": "2019-01-02", "on": [], "of": null}\n'
+    )
+    rows = read(tmp_path / "items.jsonl").to_pylist()
+    assert [row["seen"] for row in rows] == ["2019-01-01", "2019-01-02"]
+    assert rows[0]["on"] == ["2019-01-01", "2020-05-05"]
+    assert rows[0]["of"] == {"day": "2019-01-01"}

@@ -7,6 +7,7 @@ import pytest
 from ckd.stages.prepare.address import corpus_address
 from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.prepare.settings import DomainSettings
+from ckd.stages.tables.jsonl import _complaint
 from ckd.storage.errors import UserError
 
 
@@ -203,6 +204,11 @@ def test_torn_json_line(folder, refusal):
     path = folder("jsonl")
     (path / "items.jsonl").write_text('{"item_id": "a"}\n\n{"item_id":')
     assert refusal(path).startswith("items.jsonl, row 2: not a JSON object in UTF-8 (")
+
+
+def test_json_file_that_may_not_be_read_is_not_called_empty(tmp_path):
+    said = _complaint(tmp_path / "gone.jsonl", PermissionError(13, "Permission denied"))
+    assert "(it is empty)" not in said and "Permission denied" in said
 
 
 def test_json_line_that_is_nested_too_deeply(folder, refusal):

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,12 @@ def test_every_type_means_the_same_moment(column):
 )
 def test_a_date_is_its_midnight(column):
     assert wholes(column) == [DAY]
+
+
+def test_whole_decimals_are_exact():
+    nanoseconds = 2**60 + 1
+    column = pa.array([Decimal(nanoseconds), None, Decimal(10**30)], pa.decimal128(38, 0))
+    assert wholes(column) == [nanoseconds, None, None]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Item text vectors: a real encoder on disk, pooled by hand; how encoders are found and what is said if not."""
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from ckd.stages.text import encode
 from ckd.stages.text.encode import batches_by_length, encode_corpus, encode_texts, item_texts
@@ -99,6 +100,37 @@ def test_a_text_without_any_token_is_the_zero_vector(make_encoder, tmp_path):
 def test_more_tokens_than_the_encoder_has_positions_are_refused(encoder):
     with pytest.raises(UserError, match=r"^text.max_tokens: 33 is more than the 32 tokens that .* reads; set it to 32"):
         encode_texts(TEXTS, encoder, 33, CPU)
+
+
+def test_places_of_an_encoder_that_counts_from_behind_its_padding(encoder, tmp_path):
+    """RoBERTa's 514 positions are of 512 tokens."""
+    config = RobertaConfig(
+        vocab_size=200,
+        hidden_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=12,
+        max_position_embeddings=18,
+        pad_token_id=1,
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(encoder.folder).save_pretrained(tmp_path)
+    small = Encoder(tmp_path, {}, "text")
+    long = ["tape " * 40]
+    with pytest.raises(UserError, match=r"^text.max_tokens: 17 is more than the 16 tokens .*; set it to 16 or less$"):
+        encode_texts(long, small, 17, CPU)
+    assert encode_texts(long, small, 16, CPU).any()
+
+
+def test_an_encoder_that_brings_its_own_code_is_not_asked_about_and_not_opened(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    AutoTokenizer.from_pretrained(encoder.folder).save_pretrained(tmp_path)
+    own = {"model_type": "of-a-stranger", "auto_map": {"AutoConfig": "code.C", "AutoModel": "code.M"}}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(UserError, match=r"^text\.encoder: .* cannot be opened: "):
+        encode_texts(["tape"], Encoder(tmp_path, {}, "text"), 8, CPU)
+    assert not (tmp_path / "ran").exists()
 
 
 @given(st.lists(st.integers(1, 300), max_size=60))
