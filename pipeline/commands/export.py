@@ -29,7 +29,7 @@ FORMATS = ("onnx", "safetensors", "faiss")
     "--top-k",
     type=click.IntRange(min=1),
     metavar="K",
-    help="onnx: give the K best items instead of all scores. faiss: measure recall@K.  [default: 20]",
+    help="onnx: give the K best items  [default: all scores]. faiss: measure recall@K  [default: 20].",
 )
 @click.option("--index", metavar="FACTORY", help="faiss: the index, such as HNSW32 or IVF64,Flat.  [default: Flat]")
 @click.option("--search", metavar="PARAMETERS", help="faiss: how it is searched, such as nprobe=8 or efSearch=64.")

@@ -24,8 +24,8 @@ class LabelSettings(Settings):
     precision: Literal["fixed", "exact", "float16", "bfloat16"] = Field(
         default="fixed",
         description="to what stored log-probabilities are rounded: `fixed` to 1/512, off by at most 1/1024; `float16` "
-        "off by at most 1/2048 of themselves, `bfloat16` by 1/256; `exact` keeps float32, bit for bit, and takes half "
-        "as much space again",
+        "off by at most 1/2048 of themselves, `bfloat16` by 1/256; `exact` keeps float32, bit for bit, and takes two "
+        "thirds more space",
     )
     shard_rows: int = Field(
         default=16_384,
