@@ -12,6 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ckd.pipeline import cli
+from ckd.pipeline.config.load import load_configuration
+from ckd.pipeline.plan import Plan
+from ckd.pipeline.tasks.precompute import labels_of
+from ckd.storage.errors import UserError
 from ckd.storage.files import sha256_file
 
 SMALL = ("--set", "labels.shard_rows=8")
@@ -27,7 +31,7 @@ def contents(folder):
     return {path: path.is_dir() or sha256_file(path) for path in folder.rglob("*")}
 
 
-def labels_of(folder):
+def shards_of(folder):
     return {path.name: sha256_file(path) for path in folder.glob("*.parquet")}
 
 
@@ -162,4 +166,15 @@ def test_a_disk_that_fills_up_harms_nothing_and_with_room_the_labels_are_the_sam
     make_room()
     again = place.ckd("precompute", *SMALL)
     assert again.returncode == 0, again.stderr
-    assert labels_of(place.labels) == labels_of(labelled.labels)
+    assert shards_of(place.labels) == shards_of(labelled.labels)
+
+
+def test_a_teacher_that_changes_after_its_digest_was_taken_labels_nothing(workplace, world, make_teacher):
+    """Between the digest and the labels the texts of a whole catalogue may be encoded, which takes hours."""
+    own = make_teacher(workplace.folder / "own", world.text.encoder, 6)
+    plan = Plan(load_configuration(workplace.folder / "pipeline.yaml", [f"teachers.uni.checkpoint={own}"]))
+    address = plan.labels("uni", "tiny")
+    make_teacher(own, world.text.encoder, 7)
+    with pytest.raises(UserError, match=r"^teachers\.uni: its files changed since this command began; run the same"):
+        labels_of(plan, "uni", "tiny")
+    assert plan.store.find(address) is None

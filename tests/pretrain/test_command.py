@@ -189,6 +189,14 @@ def test_precompute_labels_with_the_adapted_teachers(trained):
         assert set(used) == {"config.json", "model.safetensors"}
 
 
+def test_an_export_overwrites_no_other(trained):
+    place, _ = trained
+    done = place.ckd("--set", "domains.pretrained.path=raw", "pretrain", "--export", "elsewhere")
+    line = "error: domains.pretrained: --export names the folder of teacher own before its adaptation so; give"
+    assert (done.returncode, done.stderr.startswith(line)) == (2, True), done.stderr
+    assert not (place.folder / "elsewhere").exists()
+
+
 def test_what_is_exported_in_half_precision_is_a_checkpoint(trained, exported, world):
     place, _ = trained
     for domain, folder in teachers(place).items():

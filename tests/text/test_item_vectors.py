@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from ckd.stages.prepare.prepare import prepare_domain
 from ckd.stages.prepare.settings import DomainSettings
+from ckd.stages.text import brought
+from ckd.stages.text.brought import bring_vectors
 from ckd.stages.vector_files import vector_files
 from ckd.stages.vectors import read_item_vectors
-from ckd.storage.corpus import read_corpus
+from ckd.storage.corpus import Corpus, read_corpus
 from ckd.storage.errors import UserError
 from ckd.storage.store import Store
+from ckd.storage.vectors import read_vectors
 
 UNISREC = Path(__file__).parents[1] / "fixtures" / "unisrec"
 IDS = ["b", "007", "ä", "a"]
@@ -311,3 +314,21 @@ def test_torn_parquet(tmp_path, refusal):
     path = write_parquet(tmp_path)
     path.write_bytes(path.read_bytes()[:-8])
     assert refusal(path).startswith("x.parquet cannot be read as Parquet (")
+
+
+def test_a_file_that_changes_while_it_is_read_is_kept_under_no_key(tmp_path, monkeypatch):
+    path, store = write_numpy(tmp_path), Store(tmp_path / "store")
+    items = pa.table({"item_id": pa.array(IDS)})
+    corpus = Corpus("key", items, pa.array([]), np.zeros(1, np.int64), np.empty(0, np.int32))
+
+    def replaced_meanwhile(*arguments):
+        found = read_item_vectors(*arguments)
+        write_numpy(tmp_path, vectors=VECTORS + 1)
+        return found
+
+    monkeypatch.setattr(brought, "read_item_vectors", replaced_meanwhile)
+    with pytest.raises(UserError, match="changed while it was read; run the same command again"):
+        bring_vectors(store, corpus, path)
+    assert store.all("text") == []
+    monkeypatch.undo()
+    assert (read_vectors(bring_vectors(store, corpus, path)) == VECTORS + 1).all()
