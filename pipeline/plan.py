@@ -244,7 +244,7 @@ class Plan:
             Pending: the teacher has not been trained yet.
         """
         folds = [self._opinion(teacher, domain, fold)[1] for fold in self.label_folds(teacher)]
-        return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain), folds)
+        return label_address(teacher, domain, self.configuration.labels, *self._opinion(teacher, domain, None), folds)
 
     def pairs(self, domain: str) -> list[tuple[str, str]]:
         """Return every two teachers that label a domain, each pair and all of them in order of name."""
@@ -271,7 +271,7 @@ class Plan:
 
     @cache  # noqa: B019
     def _opinion(
-        self, teacher: str, domain: str, fold: Fold | None = None
+        self, teacher: str, domain: str, fold: Fold | None
     ) -> tuple[str, dict[str, str], dict[str, Any], str, str | None]:
         frozen = digests(self.frozen(teacher, domain, fold))
         scoring = self.teacher(teacher).scoring(self._on_gpu)
