@@ -27,6 +27,7 @@ from tables import METRICS, print_students
 from variants import ABLATION, KEPT_ITEMS, NONE, Variant, by_teacher, recipes
 
 from ckd.pipeline.plan import Plan
+from ckd.storage.errors import UserError
 
 STEPS = ("students", "ablation", "items", "bands", "serving", "tune")
 OF_ALL = {"students": False, "ablation": True, "items": True, "bands": True, "serving": False}
@@ -120,4 +121,7 @@ def _variants(step: str, plan: Plan) -> list[Variant]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
