@@ -341,6 +341,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("world")
     (folder / "raw").mkdir()
     write_raw(folder / "raw")
+    shutil.copytree(folder / "raw", folder / "raw-elsewhere")  # for sources, which may not be a domain's own files
     store = Store(folder / "store")
     corpus = read_corpus(prepare_domain(store, "tiny", DomainSettings(path=folder / "raw", k_core=1)))
     encoder = locate_encoder(str(write_encoder(folder / "encoder")))

@@ -33,7 +33,7 @@ device: cpu
 domains:
   tiny: {{path: {raw}, k_core: 1}}
 sources:
-  other: {{path: {raw}, k_core: 1}}
+  other: {{path: {raw}-elsewhere, k_core: 1}}
 teachers:
   own:
     kind: recformer

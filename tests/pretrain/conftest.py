@@ -21,7 +21,7 @@ device: cpu
 domains:
   tiny: {{path: {raw}, k_core: 1}}
 sources:
-  other: {{path: {raw}, k_core: 1}}
+  other: {{path: {raw}-elsewhere, k_core: 1}}
 text: {{encoder: {encoder}, max_tokens: 12}}
 labels: {{top_k: 7}}
 teachers:
