@@ -36,7 +36,8 @@ _came = threading.Event()
 def heed_interrupt() -> None:
     """Raise what a library lost: pyarrow imports pandas in its own code, and drops a Ctrl-C that arrives meanwhile.
 
-    It is asked at every epoch and every move of a progress bar.
+    The exporter of ONNX does, too. It is asked at every epoch, at every move of a progress bar and before an export
+    appears.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed since the command began.

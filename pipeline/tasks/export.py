@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ckd.pipeline.mishaps import heed_interrupt
 from ckd.pipeline.progress import console, errors
 from ckd.pipeline.stored import Place, choose_run, corpora_in
 from ckd.stages.export.folder import folder_aside, refuse_existing
@@ -74,6 +75,7 @@ def export(
 
             write_weights(found, corpora, aside)
             said = "weights, settings and items"
+        heed_interrupt()
     console.print(f"{folder}: {said}")
 
 
