@@ -108,7 +108,7 @@ def corpora_in(store: Store, run: Artifact) -> dict[str, "Corpus"]:
         artifact = store.with_key("corpus", key)
         if artifact is None:
             short = key[:SHORT]
-            has = "has only a damaged" if any(path.name == short for path in store.folders("corpus")) else "lacks the"
+            has = "has only a damaged" if (store.root / "corpus" / short).exists() else "lacks the"
             raise UserError(
                 f"{store.root} {has} corpus {short} of domain {domain} that run {called(run)} was trained on; "
                 "copy it into the store, or run `ckd prepare` on the same raw files"

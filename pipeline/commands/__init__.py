@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from ckd.pipeline.config.models import Configuration
@@ -87,6 +88,16 @@ def configured(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(request.load(), **options)
 
     return command
+
+
+def given() -> list[click.Parameter]:
+    """Return the options of the running command that its command line gave, in their order of declaration."""
+    context = click.get_current_context()
+    return [
+        parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+    ]
 
 
 def of_a_run(function: Callable[..., Any]) -> Callable[..., Any]:

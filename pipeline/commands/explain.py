@@ -9,7 +9,8 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
+
+from ckd.pipeline.commands import given
 
 if TYPE_CHECKING:
     from ckd.pipeline.commands import Request
@@ -73,12 +74,8 @@ def refuse_mixed(explain: bool) -> None:
     Raises:
         click.UsageError: one was given.
     """
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if name in _COMMON or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
-            continue
-        if explain != (name in _OPTIONS):
+    for parameter in given():
+        if parameter.name not in _COMMON and explain != (parameter.name in _OPTIONS):
             mend = "says how to train; leave it out beside" if explain else "says what to explain; add"
             raise click.UsageError(f"{parameter.opts[0]} {mend} --explain")
 

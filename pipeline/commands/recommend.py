@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ckd.pipeline.commands import of_a_run
+from ckd.pipeline.commands import given, of_a_run
 
 if TYPE_CHECKING:
     from ckd.pipeline.stored import Place
+
+_OF_USERS = ("users", "mask_seen", "unknown", "titles")
 
 
 @click.command(name="recommend")
@@ -87,8 +89,7 @@ def command(
 
 
 def _refuse_beside_positions() -> None:
-    context = click.get_current_context()
-    for name in ("users", "mask_seen", "unknown", "titles"):
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            option = "--mask-seen or --keep-seen" if name == "mask_seen" else f"--{name}"
+    for parameter in given():
+        if parameter.name in _OF_USERS:
+            option = " or ".join((*parameter.opts, *parameter.secondary_opts))
             raise click.UsageError(f"{option} is of lists for users; leave it out beside --every-position")

@@ -73,7 +73,7 @@ def _unknown_domains(data: Mapping[str, Any]) -> list[Problem]:
     return [
         Problem(("teachers", teacher, "domains", index), unnamed("domain", name, known))
         for teacher in teachers
-        for index, name in enumerate(_listed(_mapping(teachers, teacher).get("domains")))
+        for index, name in enumerate(_listed(_mapping(teachers, teacher).get("domains")) or ())
         if isinstance(name, str) and name not in known
     ]
 
@@ -151,12 +151,11 @@ def _nothing_to_learn_from(data: Mapping[str, Any]) -> list[Problem]:
 
 
 def _chosen(data: Mapping[str, Any]) -> Sequence[Any] | None:
-    chosen = _mapping(data, "distill").get("teachers")
-    return chosen if isinstance(chosen, list | tuple) else None
+    return _listed(_mapping(data, "distill").get("teachers"))
 
 
-def _listed(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else ()
+def _listed(value: Any) -> Sequence[Any] | None:
+    return value if isinstance(value, list | tuple) else None
 
 
 def _softened(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,13 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ckd.stages.batching import training_windows
-from ckd.stages.distill.controls import controlled
 from ckd.stages.distill.curriculum import combined, first_epoch, ranks, served, term_values
 from ckd.stages.distill.explanation import Explanation, Item, Position, Said, State, Suggestion, Term, User
 from ckd.stages.distill.holding import scratch_of
-from ckd.stages.distill.needs import refuse_unfit
 from ckd.stages.distill.settings import CurriculumSettings, DistillSettings
-from ckd.stages.distill.teaching import stored_labels, weigh_all
+from ckd.stages.distill.teaching import stored_labels, taught_labels, weigh_all
 from ckd.stages.distill.weighting import scaled_gate
 from ckd.storage.artifact import Artifact
 from ckd.storage.corpus import HELD_OUT, Corpus
@@ -121,9 +119,10 @@ class _Domain:
         scratch = scratch_of(labels.values(), settings)
         self._stored = {name: stored_labels(name, found, corpus, settings, scratch) for name, found in labels.items()}
         self._weights = weigh_all(list(self._stored.values()), corpus.n_items, settings.weighting)
-        self._taught = {name: controlled(*labelled, settings.control) for name, labelled in self._stored.items()}
-        for name, (block, _) in self._taught.items():
-            refuse_unfit(name, labels[name], block, corpus.n_items, settings)
+        self._taught = {
+            name: taught_labels(name, labels[name], labelled, corpus.n_items, settings)
+            for name, labelled in self._stored.items()
+        }
         self.labelled: Bools = np.any(self._weights.teacher, axis=0)
         self.seen = self.cut.held(corpus)
         used = self.labelled & self.cut.take(self.served).held(corpus)

@@ -75,8 +75,7 @@ class Teaching:
         scratch = scratch_of(labels.values(), settings)
         for teacher, artifact in labels.items():
             stored.append(stored_labels(teacher, artifact, corpus, settings, scratch))
-            block, row = controlled(*stored[-1], settings.control)
-            refuse_unfit(teacher, artifact, block, corpus.n_items, settings)
+            block, row = taught_labels(teacher, artifact, stored[-1], corpus.n_items, settings)
             fold = fold_of_rows(artifact, block, corpus)
             vectors = _vectors(artifact)
             rest = rest_logprob(artifact, block, corpus.n_items)
@@ -195,6 +194,22 @@ def stored_labels(
     block = training_labels(artifact, corpus, settings, scratch)
     refuse_empty(teacher, block)
     return block, row_index(block, corpus)
+
+
+def taught_labels(teacher: str, artifact: Artifact, stored: Stored, n_items: int, settings: DistillSettings) -> Stored:
+    """Return what of one teacher's labels is taught: what is used of them, under the control that is set.
+
+    Args:
+        teacher, artifact, settings: as in :func:`stored_labels`.
+        stored: what that gave.
+        n_items: size of the catalogue.
+
+    Raises:
+        UserError: the losses in use cannot be computed from it.
+    """
+    block, row = controlled(*stored, settings.control)
+    refuse_unfit(teacher, artifact, block, n_items, settings)
+    return block, row
 
 
 def weigh_all(stored: Sequence[Stored], n_items: int, settings: WeightingSettings) -> Weights:

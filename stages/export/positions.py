@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from ckd.stages.best_items import top_k
 from ckd.stages.evaluate.ranking import Scorer, users_per_block
+from ckd.stages.export.recommend import refuse_diverged
 from ckd.storage.corpus import Corpus
-from ckd.storage.errors import UserError
 
 
 def position_schema(corpus: Corpus) -> pa.Schema:
@@ -57,8 +57,7 @@ def position_lists(
         users = at.user[start : start + block].astype(np.int32)
         position = at.position[start : start + block].astype(np.int32)
         scores = scorer(users, position).double()
-        if bool(scores.isnan().any()):
-            raise UserError("the student's scores are not numbers: its training diverged; train it again")
+        refuse_diverged(scores)
         logprobs, items = (found.cpu().numpy() for found in top_k(scores.log_softmax(1), k))
         offsets = pa.array(np.arange(0, logprobs.size + 1, k, dtype=np.int32))
         columns = [

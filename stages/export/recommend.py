@@ -24,6 +24,16 @@ def list_schema(corpus: Corpus, titles: bool) -> pa.Schema:
     return pa.schema([*fields, ("title", pa.string())] if titles else fields)
 
 
+def refuse_diverged(scores: torch.Tensor) -> None:
+    """Refuse scores that are no numbers, of which no item would be the best.
+
+    Raises:
+        UserError: there are some.
+    """
+    if bool(scores.isnan().any()):
+        raise UserError("the student's scores are not numbers: its training diverged; train it again")
+
+
 def best_lists(
     scorer: Scorer,
     audience: Audience,
@@ -55,8 +65,7 @@ def best_lists(
         users = audience.users[start : start + block]
         whole = corpus.lengths[users].astype(np.int32)
         scores = scorer(users, whole)
-        if bool(scores.isnan().any()):
-            raise UserError("the student's scores are not numbers: its training diverged; train it again")
+        refuse_diverged(scores)
         if mask_seen:
             scores = without_history(scores, corpus, users, whole)
         values, items = (found.cpu() for found in top_k(scores, min(k, corpus.n_items)))
