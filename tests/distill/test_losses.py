@@ -1,51 +1,31 @@
 """Each loss against its formula in float64, and against numbers worked out by hand."""
 
 import math
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_references import (
+    Array,
+    float32,
+    measured_plus_student,
+    measured_rank,
+    reference_plus_student,
+    softmax,
+    stored,
+    tempered_kl,
+    union,
+    with_rest,
+)
 
 from ckd.stages.distill.comparisons import COMPARISONS
-from ckd.stages.distill.losses import in_batch, rank, top_k, top_k_plus_student
+from ckd.stages.distill.losses import in_batch, top_k
 from ckd.stages.distill.settings import SCORING_LOSSES, LossName
 
 TEMPERATURES = [0.5, 1.0, 2.0, 5.0]
-Array = npt.NDArray[np.float64]
-
-
-def softmax(scores: Array) -> Array:
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    result: Array = powers / powers.sum(axis=1, keepdims=True)
-    return result
-
-
-def tempered_kl(p: Array, q: Array, temperature: float, of_teacher: float = 1.0) -> Array:
-    """T^2 KL of two rows of probabilities raised to 1/T, the teacher's p to 1/(T of the teacher) before that."""
-    p, q = (cells ** (1 / temperature) for cells in (p ** (1 / of_teacher), q))
-    p, q = (cells / cells.sum(axis=1, keepdims=True) for cells in (p, q))
-    result: Array = temperature**2 * np.sum(p * np.log(p / q), axis=1)
-    return result
-
-
-def with_rest(kept: Array) -> Array:
-    return np.column_stack([kept, 1 - kept.sum(axis=1)])
-
-
-def float32(values: Any) -> torch.Tensor:
-    return torch.tensor(np.asarray(values), dtype=torch.float32)
-
-
-def stored(scores: Array, k: int) -> tuple[npt.NDArray[np.int64], Array, Array]:
-    """Items, log-probabilities and kept mass of the k best of each row, as a label holds them."""
-    p = softmax(scores)
-    items = np.argsort(-p, axis=1)[:, :k]
-    kept = np.take_along_axis(p, items, axis=1)
-    return items, np.log(kept), kept.sum(axis=1)
 
 
 def measured_top_k(student: Array, teacher: Array, k: int, temperature: float) -> Array:
@@ -198,42 +178,6 @@ def test_a_student_pays_for_probability_that_it_spreads_over_items_the_teacher_d
 # The student's own best items beside the teacher's
 
 
-def union(student: Array, teacher: Array, k: int, m: int) -> list[list[int]]:
-    """The teacher's k best and the student's m best of each row, each item once."""
-    return [
-        sorted({*np.argsort(-theirs)[:k].tolist(), *np.argsort(-own)[:m].tolist()})
-        for own, theirs in zip(student, teacher, strict=True)
-    ]
-
-
-def reference_plus_student(
-    student: Array, teacher: Array, k: int, m: int, temperature: float, of_teacher: float = 1.0
-) -> Array:
-    values = []
-    for own, theirs, items in zip(student, teacher, union(student, teacher, k, m), strict=True):
-        p, q = (with_rest(softmax(scores[None])[:, items]) for scores in (theirs, own))
-        values.append(tempered_kl(p, q, temperature, of_teacher)[0])
-    return np.array(values)
-
-
-def measured_plus_student(
-    logits: torch.Tensor, teacher: Array, k: int, m: int, temperature: float, of_teacher: float = 1.0
-) -> torch.Tensor:
-    items, logprobs, mass = stored(teacher, k)
-    best = logits.detach().topk(m, 1).indices
-    again = (best.unsqueeze(2) == torch.from_numpy(items).unsqueeze(1)).any(2)
-    theirs = np.take_along_axis(np.log(softmax(teacher)), best.numpy(), axis=1)
-    return top_k_plus_student(
-        logits.gather(1, torch.cat([torch.from_numpy(items), best], 1)),
-        logits.logsumexp(1),
-        torch.tensor(np.concatenate([logprobs, theirs], 1), dtype=logits.dtype),
-        torch.tensor(mass, dtype=logits.dtype),
-        again,
-        temperature,
-        of_teacher,
-    )
-
-
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize(("k", "m"), [(1, 1), (4, 3), (4, 7), (2, 11)])
 def test_top_k_plus_student_is_the_divergence_over_the_union_and_the_rest(
@@ -304,116 +248,6 @@ def test_a_favourite_that_the_teacher_did_not_store_is_pushed_down_harder_than_b
     # own share alone, and the others are no longer pushed down for what it did.
     assert plus[5] > plain[5] > 0
     assert plus[2] < plain[2]
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The order alone
-
-
-def reference_rank(student: Array, order: Array, k: int, whole: bool) -> Array:
-    """-log of the probability of each choice, one by one, over explicit sets; the mean over those that are choices."""
-    values = []
-    for own, best in zip(student, order, strict=True):
-        left = set(range(len(own))) if whole else set(best[:k].tolist())
-        surprises = []
-        for item in best[:k].tolist():
-            if len(left) > 1:
-                among = np.array([own[other] for other in sorted(left)])
-                surprises.append(among.max() + np.log(np.exp(among - among.max()).sum()) - own[item])
-            left.remove(item)
-        values.append(np.mean(surprises) if surprises else 0.0)
-    return np.array(values)
-
-
-def measured_rank(logits: torch.Tensor, teacher: Array, k: int, whole: bool) -> torch.Tensor:
-    items, logprobs, _ = stored(teacher, k)
-    chosen = logits.gather(1, torch.from_numpy(items))
-    return rank(chosen, logits.logsumexp(1) if whole else None, torch.tensor(logprobs, dtype=logits.dtype))
-
-
-@pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("k", [1, 2, 5, 11])
-def test_rank_is_the_mean_surprise_of_the_teachers_choices(scores: tuple[Array, Array], k: int, whole: bool) -> None:
-    student, teacher = scores
-    wanted = reference_rank(student, np.argsort(-teacher, axis=1), k, whole)
-    np.testing.assert_allclose(measured_rank(float32(student), teacher, k, whole).numpy(), wanted, rtol=2e-4, atol=1e-5)
-
-
-def test_rank_by_hand() -> None:
-    student, order = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[-1.0, -2.0, -3.0]])
-    # Among the listed two: 0.5 of 0.8. Among all three: 0.5, and then 0.3 of 0.5.
-    assert rank(student[:, :2], None, order[:, :2]).item() == pytest.approx(math.log(0.8 / 0.5))
-    whole = rank(student[:, :2], torch.zeros(1), order[:, :2])
-    assert whole.item() == pytest.approx((math.log(1 / 0.5) + math.log(0.5 / 0.3)) / 2, abs=1e-6)
-    # The best item alone: cross-entropy on it, or no choice at all.
-    assert rank(student[:, :1], torch.zeros(1), order[:, :1]).item() == pytest.approx(math.log(2), abs=1e-6)
-    assert rank(student[:, :1], None, order[:, :1]).item() == 0
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
-def test_no_order_is_likelier_than_the_students_own(seed: int, k: int) -> None:
-    draw = np.random.default_rng(seed)
-    student = draw.normal(0, 2, (1, 12))
-    listed = draw.permutation(12)[:k]
-    own = listed[np.argsort(-student[0, listed])]
-
-    def value(order: Array) -> float:
-        logits = torch.tensor(student[:, order])
-        return rank(logits, None, -torch.arange(float(k), dtype=torch.float64).unsqueeze(0)).item()
-
-    assert value(own) <= value(draw.permutation(listed)) + 1e-12
-
-
-def test_only_among_the_listed_does_it_not_matter_where_in_the_catalogue_they_stand() -> None:
-    draw = np.random.default_rng(3)
-    student, teacher = draw.normal(0, 1, (2, 4, 12))
-    items, _, _ = stored(teacher, 5)
-    lifted = student.copy()
-    np.put_along_axis(lifted, items, np.take_along_axis(student, items, 1) + 3, axis=1)
-    alone = [measured_rank(float32(logits), teacher, 5, whole=False) for logits in (student, lifted)]
-    torch.testing.assert_close(*alone)
-    low, high = (measured_rank(float32(logits), teacher, 5, whole=True) for logits in (student, lifted))
-    assert (high < low - 0.5).all()
-
-
-def test_items_that_the_teacher_finds_equal_are_in_no_order() -> None:
-    equal = torch.tensor([[-1.0, -2.0, -2.0, -3.0]])
-    student = torch.tensor([[0.3, 1.2, -0.4, 0.1]], dtype=torch.float64)
-    found = [rank(student[:, order], None, equal.double()).item() for order in ([0, 1, 2, 3], [0, 2, 1, 3])]
-    assert found[0] == pytest.approx(found[1])
-    a, b, c, d = student[0].exp().tolist()
-    # Each of the two against what stands behind both; the last item has nothing behind it.
-    wanted = math.log((a + b + c + d) / a) + math.log((b + d) / b) + math.log((c + d) / c)
-    assert found[0] == pytest.approx(wanted / 3)
-    # With all equal there is no choice.
-    assert rank(student, None, torch.zeros(1, 4, dtype=torch.float64)).item() == 0
-
-
-def test_what_a_list_is_filled_up_with_is_no_choice() -> None:
-    student = torch.tensor([[0.5, 0.2, 0.1]]).log()
-    teacher, listed = torch.tensor([[-0.5, -3.0, -3.0]]), torch.tensor([[True, False, False]])
-    assert rank(student, torch.zeros(1), teacher, listed).item() == pytest.approx(math.log(2), abs=1e-6)
-    assert rank(student, torch.zeros(1), teacher, torch.zeros(1, 3, dtype=torch.bool)).item() == 0
-
-
-@pytest.mark.parametrize("whole", [True, False])
-@pytest.mark.parametrize("size", [1.0, 100.0, 10_000.0])
-def test_rank_is_as_exact_in_float32_with_large_logits_as_in_float64(size: float, whole: bool) -> None:
-    draw = np.random.default_rng(5)
-    student, teacher = size * draw.normal(0, 1, (4, 30)), draw.normal(0, 1, (4, 30))
-    student[:, 0], teacher[:, 0] = size, 5  # a sure agreement beside sure mistakes
-    results = []
-    for dtype in (torch.float32, torch.float64):
-        logits = torch.tensor(student, dtype=torch.float32).to(dtype).requires_grad_()
-        value = measured_rank(logits, teacher, 12, whole)
-        value.sum().backward()
-        assert logits.grad is not None
-        assert torch.isfinite(value).all()
-        assert torch.isfinite(logits.grad).all()
-        results.append((value.detach().double(), logits.grad.double()))
-    (value, gradient), (wanted, wanted_gradient) = results
-    torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-3, atol=1e-4)
 
 
 # ---------------------------------------------------------------------------------------------------------------
